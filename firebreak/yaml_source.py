@@ -1,0 +1,268 @@
+"""YAML read as data that knows where each value stands, so that an error can name the line.
+
+The dialect is deliberately smaller than YAML 1.1: no tags, no anchors, no duplicate keys, `on`,
+`yes` and `0o17` are text, sizes and depths are bounded. A file may be the attacker's.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+
+from firebreak.errors import SourceError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_NODES = 100_000
+
+T = TypeVar("T")
+_DURATION = re.compile(r"^(\d{1,6})(ms|s|m|h|d|bd)$")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalars of YAML 1.2 core: only true and false are booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("tag:yaml.org,2002:bool", r"^(?:true|false)$", "tf"),
+    ("tag:yaml.org,2002:int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    ("tag:yaml.org,2002:float", r"^[-+]?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+]?[0-9]+)?$",
+     "-+0123456789"),
+    ("tag:yaml.org,2002:null", r"^(?:null|~|)$", ["n", "~", ""]),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
+
+
+class Node:
+    """One value of a source file, with its place. Readers take typed values out of it."""
+
+    def __init__(self, value: Any, where: str, name: str) -> None:
+        self.value, self.where, self.name = value, where, name
+
+    def fail(self, problem: str, fix: str = "") -> NoReturn:
+        """Raise the one error of this package for source files, at this place."""
+        raise SourceError(self.where, f"{self.name}: {problem}", fix)
+
+    def plain(self) -> Any:
+        """The value without places: dicts, lists and scalars."""
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.plain() for child in self.value]
+        return self.value
+
+    def text(self, *, pattern: str = "", expected: str = "text") -> str:
+        """The value as text that fits a pattern, never a number turned into text."""
+        if not isinstance(self.value, str):
+            self.fail(f"expected {expected}, got {self._shown()}", "quote it if it is meant as text")
+        if pattern and not re.fullmatch(pattern, self.value):
+            self.fail(f"expected {expected}, got {self._shown()}")
+        return self.value
+
+    def boolean(self) -> bool:
+        """The value as true or false."""
+        if not isinstance(self.value, bool):
+            self.fail(f"expected true or false, got {self._shown()}")
+        return self.value
+
+    def integer(self, low: int, high: int) -> int:
+        """The value as a whole number in [low, high]."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int):
+            self.fail(f"expected a whole number, got {self._shown()}")
+        if not low <= self.value <= high:
+            self.fail(f"expected {low} to {high}, got {self.value}")
+        return self.value
+
+    def number(self, low: float, high: float) -> float:
+        """The value as a number in [low, high]."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float):
+            self.fail(f"expected a number, got {self._shown()}")
+        if not low <= self.value <= high:
+            self.fail(f"expected {low} to {high}, got {self.value}")
+        return float(self.value)
+
+    def choice(self, options: tuple[str, ...]) -> str:
+        """The value as one of the given words."""
+        if self.value not in options:
+            self.fail(f"expected one of {', '.join(options)}, got {self._shown()}",
+                      _did_you_mean(str(self.value), options))
+        return str(self.value)
+
+    def duration(self) -> timedelta:
+        """The value as a duration: `30s`, `5m`, `4h`, `2d`, or `5bd` (business days)."""
+        match = _DURATION.match(self.value) if isinstance(self.value, str) else None
+        if match is None:
+            self.fail(f"expected a duration such as 30s, 5m, 4h, 2d or 5bd, got {self._shown()}")
+        count, unit = int(match[1]), match[2]
+        if unit == "bd":  # whole weeks hold five; the rest may straddle one week end
+            weeks, rest = divmod(count, 5)
+            return timedelta(days=weeks * 7 + rest + (2 if rest else 0))
+        return timedelta(seconds=count * _SECONDS[unit])
+
+    def items(self) -> "list[Node]":
+        """The value as a list."""
+        if not isinstance(self.value, list):
+            self.fail(f"expected a list, got {self._shown()}")
+        return list(self.value)
+
+    def texts(self, **form: str) -> tuple[str, ...]:
+        """The value as a list of texts."""
+        return tuple(item.text(**form) for item in self.items())
+
+    def fields(self) -> "Fields":
+        """The value as a mapping whose every key must be asked for."""
+        if not isinstance(self.value, dict):
+            self.fail(f"expected a mapping, got {self._shown()}")
+        return Fields(self)
+
+    def pairs(self) -> "Iterator[tuple[str, Node]]":
+        """The keys and values of a mapping with free keys."""
+        if not isinstance(self.value, dict):
+            self.fail(f"expected a mapping, got {self._shown()}")
+        yield from self.value.items()
+
+    def _shown(self) -> str:
+        if isinstance(self.value, dict | list):
+            return "a mapping" if isinstance(self.value, dict) else "a list"
+        shown = repr(self.value)
+        return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+class Fields:
+    """A mapping read field by field; `done` refuses every key nobody asked for."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._asked: set[str] = set()
+
+    def has(self, key: str) -> bool:
+        """Whether the key is present; counts as asking for it."""
+        self._asked.add(key)
+        return key in self.node.value
+
+    def need(self, key: str) -> Node:
+        """The value of a required key."""
+        if not self.has(key):
+            self.node.fail(f"{key!r} is missing", f"add `{key}:`")
+        found: Node = self.node.value[key]
+        return found
+
+    def get(self, key: str, read: Callable[[Node], T], default: T) -> T:
+        """The value of an optional key, read by `read`; null counts as absent."""
+        if not self.has(key) or self.node.value[key].value is None:
+            return default
+        return read(self.node.value[key])
+
+    def done(self) -> None:
+        """Refuse unknown keys, with the nearest known one."""
+        for key, child in self.node.value.items():
+            if key not in self._asked:
+                raise SourceError(child.where, f"{self.node.name}: unknown key {key!r}",
+                                  _did_you_mean(key, tuple(sorted(self._asked))))
+
+
+def read_yaml(path: Path) -> Node:
+    """The root of a YAML file.
+
+    Raises:
+        SourceError: missing, unreadable, too large, not UTF-8, not YAML, duplicate keys, anchors,
+            tags, too deep; with line and column where they are known.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise SourceError(str(path), f"cannot be read: {error.strerror}",
+                          "check the path, or make one with: firebreak init") from error
+    return parse_yaml(raw, str(path))
+
+
+def parse_yaml(raw: bytes, file: str) -> Node:
+    """The root of YAML text; `file` is the name that errors will show. Raises: see `read_yaml`."""
+    if len(raw) > MAX_BYTES:
+        raise SourceError(file, f"larger than {MAX_BYTES} bytes", "split it")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SourceError(f"{file}:{line}", f"byte {error.start} is not UTF-8", "save as UTF-8"
+                          ) from error
+    try:
+        _refuse_anchors(text, file)
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = _at(file, mark) if mark else file
+        raise SourceError(where, f"not valid YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:  # characters that YAML forbids carry no mark
+        raise SourceError(file, f"not valid YAML: {str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise SourceError(file, f"nested deeper than {MAX_DEPTH} levels", "flatten it") from error
+    if root is None:
+        raise SourceError(file, "the file is empty", "see docs/inventory.md for an example")
+    return _Converter(file).convert(root, "document", 0)
+
+
+class _Converter:
+    """Turns composed YAML nodes into `Node`s, refusing what the dialect leaves out."""
+
+    def __init__(self, file: str) -> None:
+        self.file, self.count = file, 0
+        self.loader = yaml.SafeLoader("")
+
+    def convert(self, node: yaml.Node, name: str, depth: int) -> Node:
+        where = _at(self.file, node.start_mark)
+        self.count += 1
+        if depth > MAX_DEPTH or self.count > MAX_NODES:
+            raise SourceError(where, f"deeper than {MAX_DEPTH} levels or over {MAX_NODES} values")
+        if isinstance(node, yaml.MappingNode):
+            return Node(self._mapping(node, depth), where, name)
+        if isinstance(node, yaml.SequenceNode):
+            children = [self.convert(child, f"{name}[{i}]", depth + 1)
+                        for i, child in enumerate(node.value)]
+            return Node(children, where, name)
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            raise SourceError(where, f"tag {node.tag!r} is not allowed", "remove it")
+        return Node(self.loader.construct_object(node), where, name)
+
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Node]:
+        found: dict[str, Node] = {}
+        for key_node, value_node in node.value:
+            where = _at(self.file, key_node.start_mark)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise SourceError(where, "a key must be a word")
+            key = key_node.value
+            if key in found:
+                raise SourceError(where, f"duplicate key {key!r}", "remove one of the two")
+            found[key] = self.convert(value_node, key, depth + 1)
+        return found
+
+
+def _refuse_anchors(text: str, file: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise SourceError(_at(file, event.start_mark), "anchors and aliases are not allowed",
+                              "write the value out")
+        if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise SourceError(_at(file, event.start_mark),
+                                  f"nested deeper than {MAX_DEPTH} levels", "flatten it")
+        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+            depth -= 1
+
+
+def _at(file: str, mark: Any) -> str:
+    return f"{file}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _did_you_mean(word: str, options: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, options, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(options)}"
