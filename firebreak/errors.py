@@ -154,8 +154,10 @@ class JournalCorruptError(FirebreakError):
         problem: what does not fit.
     """
 
-    hint = "The record was altered or damaged. Keep the store as it is and restore the journal " \
+    hint = (
+        "The record was altered or damaged. Keep the store as it is and restore the journal "
         "from the last exported bundle or a backup."
+    )
 
     def __init__(self, incident: str, seq: int, problem: str) -> None:
         super().__init__(incident, seq, problem)
@@ -203,8 +205,10 @@ class BundleError(FirebreakError):
 class ExpressionError(FirebreakError):
     """A `when` expression that cannot be parsed or evaluated."""
 
-    hint = "Use comparison, membership and boolean operators over incident.* and steps.*; " \
+    hint = (
+        "Use comparison, membership and boolean operators over incident.* and steps.*; "
         "docs/playbooks.md lists them."
+    )
 
     def __init__(self, expression: str, column: int, problem: str) -> None:
         super().__init__(expression, column, problem)
@@ -252,8 +256,10 @@ class PartialContainmentError(FirebreakError):
 class NoKnownGoodError(FirebreakError):
     """No archived version may be restored; every candidate was rejected, with its reason."""
 
-    hint = "Publish a signed release into the archive, or serve without this model; nothing was " \
+    hint = (
+        "Publish a signed release into the archive, or serve without this model; nothing was "
         "changed and the incident is held."
+    )
 
     def __init__(self, model: str, reasons: str) -> None:
         super().__init__(model, reasons)
@@ -265,7 +271,9 @@ class NoKnownGoodError(FirebreakError):
 class RestoreError(FirebreakError):
     """A rollback stopped. Either the old or the new version is whole in its place."""
 
-    hint = "Read which version is in place in the incident's journal, then start the response again."
+    hint = (
+        "Read which version is in place in the incident's journal, then start the response again."
+    )
 
     def __init__(self, model: str, problem: str) -> None:
         super().__init__(model, problem)
@@ -313,8 +321,10 @@ class ApprovalError(FirebreakError):
 class ServerError(FirebreakError):
     """The Prefect server cannot be reached or does not hold what is needed."""
 
-    hint = "Start it (make demo shows how), set PREFECT_API_URL, and serve the flows with: " \
+    hint = (
+        "Start it (make demo shows how), set PREFECT_API_URL, and serve the flows with: "
         "python deployments/serve.py"
+    )
 
     def __init__(self, address: str, problem: str) -> None:
         super().__init__(address, problem)

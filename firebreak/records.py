@@ -50,11 +50,11 @@ def digest_of(value: Any) -> str:
 
 
 def printable(raw: str | bytes) -> str:
-    """Foreign text made safe to store and show: bytes that are not UTF-8 and controls escaped.
+    r"""Foreign text made safe to store and show: bytes that are not UTF-8 and controls escaped.
 
     Example:
-        >>> printable(b"weights\\xff\\x1b[2J.bin")
-        'weights\\\\xff\\\\x1b[2J.bin'
+        >>> printable(b"weights\xff\x1b[2J.bin")
+        'weights\\xff\\x1b[2J.bin'
     """
     data = raw.encode("utf-8", "surrogateescape") if isinstance(raw, str) else raw
     text = data.decode("utf-8", "backslashreplace")

@@ -32,8 +32,11 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:bool", r"^(?:true|false)$", "tf"),
     ("tag:yaml.org,2002:int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
-    ("tag:yaml.org,2002:float", r"^[-+]?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+]?[0-9]+)?$",
-     "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        r"^[-+]?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+]?[0-9]+)?$",
+        "-+0123456789",
+    ),
     ("tag:yaml.org,2002:null", r"^(?:null|~|)$", ["n", "~", ""]),
 ):
     _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
@@ -60,7 +63,9 @@ class Node:
     def text(self, *, pattern: str = "", expected: str = "text") -> str:
         """The value as text that fits a pattern, never a number turned into text."""
         if not isinstance(self.value, str):
-            self.fail(f"expected {expected}, got {self._shown()}", "quote it if it is meant as text")
+            self.fail(
+                f"expected {expected}, got {self._shown()}", "quote it if it is meant as text"
+            )
         if pattern and not re.fullmatch(pattern, self.value):
             self.fail(f"expected {expected}, got {self._shown()}")
         return self.value
@@ -90,8 +95,10 @@ class Node:
     def choice(self, options: tuple[str, ...]) -> str:
         """The value as one of the given words."""
         if self.value not in options:
-            self.fail(f"expected one of {', '.join(options)}, got {self._shown()}",
-                      _did_you_mean(str(self.value), options))
+            self.fail(
+                f"expected one of {', '.join(options)}, got {self._shown()}",
+                _did_you_mean(str(self.value), options),
+            )
         return str(self.value)
 
     def duration(self) -> timedelta:
@@ -163,8 +170,11 @@ class Fields:
         """Refuse unknown keys, with the nearest known one."""
         for key, child in self.node.value.items():
             if key not in self._asked:
-                raise SourceError(child.where, f"{self.node.name}: unknown key {key!r}",
-                                  _did_you_mean(key, tuple(sorted(self._asked))))
+                raise SourceError(
+                    child.where,
+                    f"{self.node.name}: unknown key {key!r}",
+                    _did_you_mean(key, tuple(sorted(self._asked))),
+                )
 
 
 def read_yaml(path: Path) -> Node:
@@ -178,8 +188,11 @@ def read_yaml(path: Path) -> Node:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SourceError(str(path), f"cannot be read: {error.strerror}",
-                          "check the path, or make one with: firebreak init") from error
+        raise SourceError(
+            str(path),
+            f"cannot be read: {error.strerror}",
+            "check the path, or make one with: firebreak init",
+        ) from error
     return parse_yaml(raw, str(path))
 
 
@@ -191,8 +204,9 @@ def parse_yaml(raw: bytes, file: str) -> Node:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise SourceError(f"{file}:{line}", f"byte {error.start} is not UTF-8", "save as UTF-8"
-                          ) from error
+        raise SourceError(
+            f"{file}:{line}", f"byte {error.start} is not UTF-8", "save as UTF-8"
+        ) from error
     try:
         _refuse_anchors(text, file)
         root = yaml.compose(text, Loader=_Loader)
@@ -224,8 +238,9 @@ class _Converter:
         if isinstance(node, yaml.MappingNode):
             return Node(self._mapping(node, depth), where, name)
         if isinstance(node, yaml.SequenceNode):
-            children = [self.convert(child, f"{name}[{i}]", depth + 1)
-                        for i, child in enumerate(node.value)]
+            children = [
+                self.convert(child, f"{name}[{i}]", depth + 1) for i, child in enumerate(node.value)
+            ]
             return Node(children, where, name)
         if not node.tag.startswith("tag:yaml.org,2002:"):
             raise SourceError(where, f"tag {node.tag!r} is not allowed", "remove it")
@@ -248,13 +263,19 @@ def _refuse_anchors(text: str, file: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise SourceError(_at(file, event.start_mark), "anchors and aliases are not allowed",
-                              "write the value out")
+            raise SourceError(
+                _at(file, event.start_mark),
+                "anchors and aliases are not allowed",
+                "write the value out",
+            )
         if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise SourceError(_at(file, event.start_mark),
-                                  f"nested deeper than {MAX_DEPTH} levels", "flatten it")
+                raise SourceError(
+                    _at(file, event.start_mark),
+                    f"nested deeper than {MAX_DEPTH} levels",
+                    "flatten it",
+                )
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
             depth -= 1
 

@@ -1,0 +1,1 @@
+"""Does something look wrong? Pure checks: they read and compare, they change nothing."""

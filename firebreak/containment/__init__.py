@@ -1,0 +1,1 @@
+"""Isolating, stopping, releasing and probing the places a model runs."""

@@ -1,0 +1,1 @@
+"""The record of an incident: journal, store, evidence blobs, bundle."""

@@ -1,0 +1,193 @@
+"""A case: one incident with everything a step needs to act on it and to leave a trace.
+
+Only the incident's id crosses a process boundary; each step opens the case again.
+"""
+
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from firebreak.incidents.blobs import Blobs
+from firebreak.incidents.journal import Entry, verify_chain
+from firebreak.incidents.store import Store
+from firebreak.inventory import Inventory, Model, load_inventory
+from firebreak.records import Finding, Json, canonical
+from firebreak.sealing import Sealer, create_key, load_sealer
+
+CHECKPOINT_EVERY = 50
+
+_current_step: ContextVar[str] = ContextVar("firebreak_step", default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One incident, opened for work.
+
+    Attributes:
+        id: incident id.
+        inventory: the inventory it is handled with.
+        store: where its journal lies.
+        blobs: where its evidence lies.
+        actor: who acts, written into each entry.
+    """
+
+    id: str
+    inventory: Inventory
+    store: Store
+    blobs: Blobs
+    actor: str = "firebreak"
+
+    @property
+    def subject(self) -> str:
+        """The model id the incident is about, or `environment`."""
+        return self.store.incident(self.id).subject
+
+    @property
+    def model(self) -> Model:
+        """The model the incident is about. Raises: UnknownModelError for `environment`."""
+        return self.inventory.model(self.subject)
+
+    @property
+    def folder(self) -> Path:
+        """The incident's own folder (reports, quarantine); made when first asked for."""
+        place = self.inventory.home / "incidents" / self.id
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return place
+
+    def append(self, kind: str, body: Json, actor: str | None = None) -> Entry:
+        """Append to the journal; every `CHECKPOINT_EVERY` entries the head is sealed as well."""
+        entry = self.store.append(self.id, actor or self.actor, kind, body)
+        if entry.seq and entry.seq % CHECKPOINT_EVERY == 0:
+            self.checkpoint()
+        return entry
+
+    def checkpoint(self) -> Entry:
+        """Seal the journal's head with the installation's key, inside the journal."""
+        last = self.entries()[-1]
+        record = {"incident": self.id, "seq": last.seq, "head": last.hash}
+        sealed = self.sealer().seal("checkpoint", record)
+        return self.store.append(self.id, "firebreak", "journal.checkpoint", sealed)
+
+    def entries(self) -> list[Entry]:
+        """The whole journal, its chain verified. Raises: JournalCorruptError."""
+        return list(verify_chain(self.id, self.store.entries(self.id)))
+
+    def sealer(self) -> Sealer:
+        """The installation's sealing key, created on first use."""
+        return open_sealer(self.inventory)
+
+    def add_finding(self, finding: Finding) -> bool:
+        """Journal a finding unless the incident already holds it; True when it was new."""
+        key = finding.key
+        if any(e.kind == "finding.added" and e.body["key"] == key for e in self.entries()):
+            return False
+        self.append("finding.added", {"key": key, **finding.to_json()})
+        return True
+
+    def add_evidence(
+        self,
+        kind: str,
+        name: str,
+        data: bytes | Iterable[bytes] | Json | list[Json],
+        source: str,
+        media_type: str = "application/json",
+        note: str = "",
+    ) -> str:
+        """Store evidence content-addressed and journal who, what, where and when.
+
+        Args:
+            kind: the class it preserves: `files`, `signature`, `packages`, `processes`, `sockets`,
+                `memory`, `filesystem`, `logs`, `report`.
+            name: readable name, such as `processes.json`.
+            data: bytes, a stream of bytes, or JSON (stored in canonical form).
+            source: where it was taken from.
+            media_type: of the stored bytes.
+            note: what a reader should know, such as a partial capture and why.
+
+        Returns: sha256 of the stored blob.
+        """
+        if isinstance(data, dict) or (isinstance(data, list) and not _is_bytes(data)):
+            data = canonical(data)
+        digest, size = self.blobs.put(data)  # type: ignore[arg-type]
+        self.append(
+            "evidence.collected",
+            {
+                "class": kind,
+                "name": name,
+                "sha256": digest,
+                "size": size,
+                "source": source,
+                "media_type": media_type,
+                "note": note,
+                "step": _current_step.get(),
+            },
+        )
+        return digest
+
+    def perform(
+        self, action: str, target: str, act: Callable[[], Json], plan: Json | None = None
+    ) -> Json:
+        """Do an action once: journal it before and after, and never repeat a finished one.
+
+        An action is identified by the step it belongs to, its name and its target. When it was
+        started but not finished (a crash between), `act` runs again and must therefore find out
+        what is already done: every driver's methods do.
+
+        Returns: the receipt that `act` returned, now or in the earlier run.
+        """
+        identity = {"step": _current_step.get(), "action": action, "target": target}
+        started = False
+        for entry in self.entries():
+            if {k: entry.body.get(k) for k in identity} == identity:
+                if entry.kind == "action.finished":
+                    receipt: Json = entry.body["receipt"]
+                    return receipt
+                started = started or entry.kind == "action.started"
+        if started:
+            self.append("action.reconciled", identity)
+        else:
+            self.append("action.started", {**identity, "plan": plan or {}})
+        try:
+            receipt = act()
+        except Exception as error:
+            self.append("action.failed", {**identity, "error": f"{type(error).__name__}: {error}"})
+            raise
+        self.append("action.finished", {**identity, "receipt": receipt})
+        return receipt
+
+
+def open_case(incident: str, inventory: Inventory | None = None, actor: str = "firebreak") -> Case:
+    """Open an incident for work.
+
+    Raises:
+        UnknownIncidentError: no such incident.
+        SourceError: the inventory cannot be used.
+    """
+    inventory = inventory or load_inventory()
+    store = Store(inventory.database_url)
+    store.incident(incident)
+    return Case(incident, inventory, store, Blobs(inventory.home / "evidence"), actor)
+
+
+def open_sealer(inventory: Inventory) -> Sealer:
+    """The installation's sealing key, created on first use. Raises: KeyFileError."""
+    create_key(inventory.evidence_key)
+    return load_sealer(inventory.evidence_key)
+
+
+class working_on:  # noqa: N801 - reads as a sentence: with working_on("isolate"):
+    """Names the playbook step that the journal entries written inside belong to."""
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+
+    def __enter__(self) -> None:
+        self._token = _current_step.set(self.step)
+
+    def __exit__(self, *_exc: object) -> None:
+        _current_step.reset(self._token)
+
+
+def _is_bytes(data: list[Json] | list[bytes]) -> bool:
+    return bool(data) and isinstance(data[0], bytes)
