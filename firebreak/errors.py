@@ -229,6 +229,18 @@ class PlaybookChangedError(FirebreakError):
         return "response of {} was started with playbook {}, the file now has {}".format(*self.args)
 
 
+class ResponderBusyError(FirebreakError):
+    """Another process works on this incident right now."""
+
+    hint = "Watch it with: firebreak incident show INCIDENT; start again when it has ended."
+
+    def __init__(self, incident: str, waited_s: float) -> None:
+        super().__init__(incident, waited_s)
+
+    def __str__(self) -> str:
+        return "{} has another responder at work, waited {:g} s".format(*self.args)
+
+
 class ContainmentError(FirebreakError):
     """A target could not be isolated, stopped, started or probed."""
 

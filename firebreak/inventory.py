@@ -121,6 +121,7 @@ class Inventory:
         respond: `automatic` starts the playbook when an incident opens, `manual` waits for people.
         environment: a Python environment's root or site-packages folder; None is this process's.
         dependencies: package name -> expected version; empty means packages are not compared.
+        drift_threshold: default threshold of models that name none (nats).
         cosign_key: public key that must have signed a release's manifest; None when not set.
     """
 
@@ -134,6 +135,7 @@ class Inventory:
     respond: str = "manual"
     environment: Path | None = None
     dependencies: Mapping[str, str] | None = None
+    drift_threshold: float = 0.15
     cosign_key: Path | None = None
 
     def model(self, model_id: str) -> Model:
@@ -175,11 +177,13 @@ def load_inventory(settings: Settings | None = None) -> Inventory:
     home = settings.home or fields.get("home", lambda n: _path(n, base), base / ".firebreak")
     home = Path(os.path.abspath(home))
     database = fields.get("database_url", lambda n: n.text(), f"sqlite:///{home / 'firebreak.db'}")
+    threshold = fields.get("drift_threshold", lambda n: n.number(0.0, 1.0), 0.15)
     inventory = Inventory(
         file=file,
         home=home,
         database_url=settings.database_url or database,
-        models=_unique(fields.need("models"), lambda n: _model(n, base)),
+        models=_unique(fields.need("models"), lambda n: _model(n, base, threshold)),
+        drift_threshold=threshold,
         people=fields.get("people", lambda n: _unique(n, _person), ()),
         channels=fields.get("channels", lambda n: _unique(n, lambda c: _channel(c, base)), ()),
         check_interval=fields.get("check_interval", _interval, timedelta(seconds=300)),
@@ -192,7 +196,7 @@ def load_inventory(settings: Settings | None = None) -> Inventory:
     return inventory
 
 
-def _model(node: Node, base: Path) -> Model:
+def _model(node: Node, base: Path, threshold: float) -> Model:
     fields = node.fields()
     model = Model(
         id=fields.need("id").text(pattern=ID_PATTERN, expected=ID_EXPECTED),
@@ -205,7 +209,7 @@ def _model(node: Node, base: Path) -> Model:
         targets=fields.get("targets", lambda n: tuple(_target(t, base) for t in n.items()), ()),
         archive=fields.get("archive", lambda n: _path(n, base), None),
         reference=fields.get("reference", lambda n: _path(n, base), None),
-        behavior=fields.get("behavior", lambda n: _behavior(n, base), None),
+        behavior=fields.get("behavior", lambda n: _behavior(n, base, threshold), None),
         pipeline_logs=fields.get("pipeline_logs", lambda n: _paths(n, base), ()),
         secrets=fields.get("secrets", Node.texts, ()),
         owner=fields.get("owner", lambda n: n.text(), None),
@@ -239,13 +243,13 @@ def _uri(node: Node, base: Path) -> str:
     return uri
 
 
-def _behavior(node: Node, base: Path) -> Behavior:
+def _behavior(node: Node, base: Path, threshold: float) -> Behavior:
     fields = node.fields()
     behavior = Behavior(
         outputs=_path(fields.need("outputs"), base),
         baseline=fields.get("baseline", _distribution, None),
         baseline_file=fields.get("baseline_file", lambda n: _path(n, base), None),
-        threshold=fields.get("threshold", lambda n: n.number(0.0, 1.0), 0.15),
+        threshold=fields.get("threshold", lambda n: n.number(0.0, 1.0), threshold),
         window=fields.get("window", lambda n: n.integer(1, 10_000_000), 1000),
     )
     fields.done()
@@ -263,12 +267,11 @@ def _distribution(node: Node) -> Mapping[str, float]:
 
 def _person(node: Node) -> Person:
     fields = node.fields()
-    no_roles: tuple[str, ...] = ()
     person_id = fields.need("id").text(pattern=ID_PATTERN, expected=ID_EXPECTED)
     person = Person(
         id=person_id,
         name=fields.get("name", lambda n: n.text(), person_id),
-        roles=frozenset(fields.get("roles", lambda n: n.texts(pattern=ID_PATTERN), no_roles)),
+        roles=frozenset(fields.get("roles", lambda n: n.texts(pattern=ID_PATTERN), ())),
         where=node.where,
     )
     fields.done()

@@ -20,6 +20,7 @@ MAX_DEPTH = 32
 MAX_NODES = 100_000
 
 T = TypeVar("T")
+D = TypeVar("D")
 _DURATION = re.compile(r"^(\d{1,6})(ms|s|m|h|d|bd)$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -160,7 +161,7 @@ class Fields:
         found: Node = self.node.value[key]
         return found
 
-    def get(self, key: str, read: Callable[[Node], T], default: T) -> T:
+    def get(self, key: str, read: Callable[[Node], T], default: D) -> T | D:
         """The value of an optional key, read by `read`; null counts as absent."""
         if not self.has(key) or self.node.value[key].value is None:
             return default

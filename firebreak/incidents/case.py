@@ -77,13 +77,17 @@ class Case:
         """The installation's sealing key, created on first use."""
         return open_sealer(self.inventory)
 
-    def add_finding(self, finding: Finding) -> bool:
-        """Journal a finding unless the incident already holds it; True when it was new."""
-        key = finding.key
-        if any(e.kind == "finding.added" and e.body["key"] == key for e in self.entries()):
-            return False
-        self.append("finding.added", {"key": key, **finding.to_json()})
-        return True
+    def add_findings(self, findings: Iterable[Finding]) -> list[Finding]:
+        """Journal the findings that the incident does not hold yet, and return those."""
+        known = {e.body["key"] for e in self.entries() if e.kind == "finding.added"}
+        new = []
+        for finding in findings:
+            if finding.key not in known:
+                known.add(finding.key)
+                new.append(finding)
+                body = {"key": finding.key, **finding.to_json(), "step": _current_step.get()}
+                self.append("finding.added", body)
+        return new
 
     def add_evidence(
         self,

@@ -1,0 +1,133 @@
+"""`firebreak incident list|show|export|verify`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firebreak.cli.output import ExitCode, Output, add_common, inventory_of
+
+if TYPE_CHECKING:
+    from firebreak.incidents.bundle import BundleReport
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the commands."""
+    command = commands.add_parser("incident", help="list, show, export or verify incidents")
+    kinds = command.add_subparsers(dest="kind", metavar="ACTION", required=True)
+    listing = kinds.add_parser("list", help="all incidents, newest first")
+    show = kinds.add_parser("show", help="one incident: status, question, timeline")
+    export = kinds.add_parser(
+        "export",
+        help="write one file that proves itself",
+        epilog="example:\n  firebreak incident export INC-20260102-0a1b2c --to incident.tar",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    export.add_argument("--to", type=Path, metavar="FILE", help="default: INCIDENT.tar")
+    verify = kinds.add_parser("verify", help="verify an exported bundle, or a stored incident")
+    verify.add_argument("incident", help="bundle file, or incident id")
+    verify.add_argument(
+        "--key", type=Path, metavar="PUB", help="public key that must have sealed the bundle"
+    )
+    for parser in (show, export):
+        parser.add_argument("incident", help="incident id, or a model id with an open incident")
+    for parser, run in (
+        (listing, run_list),
+        (show, run_show),
+        (export, run_export),
+        (verify, run_verify),
+    ):
+        add_common(parser)
+        parser.set_defaults(run=run)
+
+
+def run_list(args: argparse.Namespace, output: Output) -> ExitCode:
+    """Print all incidents; exit 1 while one is not over."""
+    from firebreak.incidents.case import open_case
+    from firebreak.incidents.store import Store
+    from firebreak.incidents.view import view
+
+    inventory = inventory_of(args)
+    rows = []
+    for row in Store(inventory.database_url).incidents():
+        seen = view(open_case(row.id, inventory).entries())
+        rows.append({"id": row.id, **seen.to_json()})
+    output.data(rows)
+    if not rows:
+        output.line("no incidents", "clean")
+    columns = ("id", "status", "severity", "subject", "opened_at", "findings")
+    output.table(columns, [tuple(str(row[c]) for c in columns) for row in rows])
+    over = all(row["status"] in ("recovered", "closed") for row in rows)
+    return ExitCode.CLEAN if over else ExitCode.FINDINGS
+
+
+def run_show(args: argparse.Namespace, output: Output) -> ExitCode:
+    """Print one incident."""
+    from firebreak.incidents.view import view
+    from firebreak.investigation.timeline import timeline, times
+    from firebreak.playbook.question import as_markdown
+    from firebreak.response import find_case
+
+    case = find_case(inventory_of(args), args.incident)
+    entries = case.entries()
+    seen = view(entries)
+    events = timeline(entries)
+    output.data(
+        {
+            "id": case.id,
+            **seen.to_json(),
+            "times": times(entries),
+            "journal": [e.to_json() for e in entries],
+        }
+    )
+    output.line(f"{case.id}  {seen.status}  {seen.severity}  {seen.subject}", seen.status.value)
+    if seen.reason:
+        output.line(seen.reason, "high")
+    output.table(("time", "what"), [(event.time, event.text) for event in events])
+    if seen.question:
+        output.line("")
+        output.line(as_markdown(case, seen.question))
+    return ExitCode.CLEAN if seen.status.value in ("recovered", "closed") else ExitCode.FINDINGS
+
+
+def run_export(args: argparse.Namespace, output: Output) -> ExitCode:
+    """Write the bundle."""
+    from firebreak.incidents.bundle import export_bundle
+    from firebreak.response import find_case
+
+    case = find_case(inventory_of(args), args.incident)
+    place = args.to or Path(f"{case.id}.tar")
+    report = export_bundle(case, place)
+    output.data({"path": str(place), **report.to_json()})
+    output.line(
+        f"wrote {place}: {report.entries} entries, {report.evidence} pieces of evidence", "clean"
+    )
+    return ExitCode.CLEAN
+
+
+def run_verify(args: argparse.Namespace, output: Output) -> ExitCode:
+    """Verify a bundle file offline, or an incident in the store."""
+    from firebreak.incidents.bundle import verify_bundle, verify_stored
+    from firebreak.response import find_case
+    from firebreak.sealing import load_sealer
+
+    path = Path(args.incident)
+    if path.is_file():
+        report = verify_bundle(path, load_sealer(args.key) if args.key else None)
+    else:
+        report = verify_stored(find_case(inventory_of(args), args.incident))
+    output.data(report.to_json())
+    _print_report(output, report)
+    return ExitCode.CLEAN
+
+
+def _print_report(output: Output, report: "BundleReport") -> None:
+    output.line(f"{report.incident}: {report.entries} entries, chain intact, head {report.head}")
+    output.line(f"{report.evidence} pieces of evidence and {report.checkpoints} sealed heads fit")
+    if report.signer_proven:
+        output.line(f"sealed by key {report.key_id}", "clean")
+    else:
+        output.line(
+            f"signer unproven: the bundle brings its own key {report.key_id}; "
+            "pass --key to prove who sealed it",
+            "medium",
+        )

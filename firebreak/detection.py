@@ -1,0 +1,176 @@
+"""One full check: every model and the environment, findings gathered into incidents."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from firebreak.checks.dependencies import compare_packages
+from firebreak.checks.drift import check_drift
+from firebreak.checks.hashing import Progress, Tree, scan
+from firebreak.checks.manifest import compare, load_baseline
+from firebreak.errors import ModelPathError, SealError
+from firebreak.evidence.environment import installed_packages
+from firebreak.incidents.case import open_case
+from firebreak.incidents.store import Store
+from firebreak.inventory import Inventory, Model
+from firebreak.records import Finding, FindingType, Json, Severity, now, timestamp
+
+OPENS_FROM = Severity.MEDIUM  # findings below it are reported and open no incident
+
+Callback = Callable[[Finding], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of the findings of one subject."""
+
+    incident: str
+    subject: str
+    opened: bool
+    new: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The outcome of a full check.
+
+    Attributes:
+        checked_at: RFC 3339.
+        models: ids that were checked.
+        findings: all that were seen now, known ones too.
+        recorded: the incidents that were opened or extended, or that already held them.
+    """
+
+    checked_at: str
+    models: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    recorded: tuple[Recorded, ...] = ()
+
+    @property
+    def criticals(self) -> int:
+        """Number of critical findings."""
+        return sum(f.severity is Severity.CRITICAL for f in self.findings)
+
+    def to_json(self) -> Json:
+        """The summary as JSON."""
+        return {
+            "checked_at": self.checked_at,
+            "models": list(self.models),
+            "total_findings": len(self.findings),
+            "critical_findings": self.criticals,
+            "incident_detected": bool(self.recorded),
+            "findings": [f.to_json() for f in self.findings],
+            "incidents": [
+                {
+                    "id": r.incident,
+                    "subject": r.subject,
+                    "opened": r.opened,
+                    "new_findings": len(r.new),
+                }
+                for r in self.recorded
+            ],
+        }
+
+
+def detect(
+    inventory: Inventory,
+    models: Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+    on_critical: Callback | None = None,
+) -> Summary:
+    """Check models and environment, and open or extend incidents.
+
+    Args:
+        inventory: what to check.
+        models: ids to check; all (and the environment) when empty.
+        progress: called with bytes read since the last call.
+        on_critical: called for each critical finding that no incident held before.
+
+    Raises:
+        UnknownModelError: an id the inventory does not list.
+        ModelPathError: a model without a baseline whose path is missing: nothing to compare.
+    """
+    chosen = [inventory.model(m) for m in models] or list(inventory.models)
+    findings: list[Finding] = []
+    for model in chosen:
+        findings += check_model(inventory, model, progress)
+    if not models:
+        findings += check_environment(inventory)
+    recorded = record(inventory, findings)
+    if on_critical:
+        for finding in (f for r in recorded for f in r.new if f.severity is Severity.CRITICAL):
+            on_critical(finding)
+    return Summary(timestamp(now()), tuple(m.id for m in chosen), tuple(findings), recorded)
+
+
+def check_model(
+    inventory: Inventory, model: Model, progress: Progress | None = None
+) -> list[Finding]:
+    """Findings about one model: integrity against its baseline, and behaviour when configured."""
+    findings = _check_integrity(inventory, model, progress)
+    if model.behavior:
+        findings += check_drift(model, model.behavior)
+    return findings
+
+
+def check_environment(inventory: Inventory) -> list[Finding]:
+    """Findings about installed packages; none when the inventory expects none."""
+    if not inventory.dependencies:
+        return []
+    place = str(inventory.environment or "this environment")
+    return compare_packages(
+        inventory.dependencies, installed_packages(inventory.environment), place
+    )
+
+
+def record(inventory: Inventory, findings: Sequence[Finding]) -> tuple[Recorded, ...]:
+    """Open or extend one incident per subject; what an open incident already holds adds nothing."""
+    store = Store(inventory.database_url)
+    outcome = []
+    for subject in dict.fromkeys(f.subject for f in findings if f.severity.rank >= OPENS_FROM.rank):
+        own = [f for f in findings if f.subject == subject]
+        incident, opened = store.open_incident(subject, "firebreak", {"source": "detection"})
+        new = open_case(incident, inventory).add_findings(own)
+        outcome.append(Recorded(incident, subject, opened, tuple(new)))
+    return tuple(outcome)
+
+
+def _check_integrity(
+    inventory: Inventory, model: Model, progress: Progress | None
+) -> list[Finding]:
+    try:
+        baseline = load_baseline(inventory, model.id)
+    except SealError as error:
+        return [
+            Finding(
+                FindingType.BASELINE_INVALID,
+                Severity.CRITICAL,
+                "integrity",
+                f"{model.id}: baseline cannot be trusted: {error}",
+                {"model": model.id, "problem": str(error)},
+                model.id,
+            )
+        ]
+    if baseline is None:
+        if not model.path.exists():
+            raise ModelPathError(model.where, str(model.path), "does not exist")
+        return [
+            Finding(
+                FindingType.NO_BASELINE,
+                Severity.MEDIUM,
+                "integrity",
+                f"{model.id} has no baseline, so nothing about it is known; "
+                f"make one on purpose: firebreak baseline create {model.id}",
+                {"model": model.id, "path": str(model.path)},
+                model.id,
+            )
+        ]
+    try:
+        tree = scan(model.path, progress=progress)
+    except FileNotFoundError:
+        tree = Tree(())  # the whole model vanished: every file of the baseline is missing
+    except OSError as error:
+        raise ModelPathError(
+            model.where, str(model.path), f"cannot be read: {error.strerror}"
+        ) from error
+    return compare(baseline, tree)

@@ -1,0 +1,1 @@
+"""The drill: a real model, a real service and a whole installation to rehearse an incident with."""

@@ -1,0 +1,1 @@
+"""Capturing evidence, most volatile first. Collectors read; they change nothing."""

@@ -1,0 +1,141 @@
+"""Importing the JSON configuration of the earlier monitor scripts into an inventory."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from firebreak.errors import SourceError
+from firebreak.inventory import ID_PATTERN
+from firebreak.records import Json
+
+MAX_BYTES = 4 << 20
+KNOWN = (
+    "check_interval_seconds",
+    "alert_webhook",
+    "models",
+    "monitored_models",
+    "baseline_dependencies",
+    "behavior_drift_threshold",
+)
+
+_NEW = """\
+# Firebreak's inventory: what is watched, where it runs, who is asked. docs/inventory.md has it all.
+firebreak: 1
+check_interval: 5m
+respond: manual            # automatic: the playbook starts by itself when an incident opens
+models: []
+#  - id: sentiment
+#    version: "1.1.0"
+#    path: models/sentiment
+#    critical: true
+#    archive: archive/sentiment          # one folder per signed version, to roll back to
+#    targets:
+#      - {uri: docker://model=sentiment}
+people: []
+#  - {id: ana, name: Ana, roles: [incident-commander, ml-oncall]}
+channels: []
+#  - {id: log, kind: file, path: messages}
+"""
+
+
+def new_inventory() -> str:
+    """An inventory to start from, with examples in comments."""
+    return _NEW
+
+
+def import_config(path: Path) -> tuple[str, list[str]]:
+    """An inventory from an earlier monitor's `config.json`, and notes about what needs a look.
+
+    Raises:
+        SourceError: with the line where the JSON is broken, or the key that cannot be used.
+    """
+    raw = _read(path)
+    notes = [f"key {key!r} is not known and was left out" for key in raw if key not in KNOWN]
+    base = path.resolve().parent
+    listed = [*_list(raw, "models", path), *_list(raw, "monitored_models", path)]
+    seconds = raw.get("check_interval_seconds", 300)
+    if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= 604800:
+        raise SourceError(
+            str(path),
+            f"check_interval_seconds is {seconds!r}",
+            "a whole number of seconds, 1 to 604800",
+        )
+    inventory: Json = {
+        "firebreak": 1,
+        "check_interval": f"{seconds}s",
+        "drift_threshold": _threshold(raw, path),
+        "models": [_model(m, i, base, path) for i, m in enumerate(_unique(listed))],
+    }
+    if dependencies := raw.get("baseline_dependencies"):
+        inventory["dependencies"] = _dependencies(dependencies, path)
+    if webhook := raw.get("alert_webhook"):
+        inventory["channels"] = [{"id": "alert-webhook", "kind": "webhook", "url": webhook}]
+        notes.append("the webhook is not signed; add `secret: env:NAME` to its channel")
+    notes.append("add targets, archive and people before a response can contain and roll back")
+    header = "# Imported from an earlier monitor's configuration. docs/inventory.md explains it.\n"
+    return header + yaml.safe_dump(inventory, sort_keys=False, allow_unicode=True), notes
+
+
+def _read(path: Path) -> Json:
+    try:
+        data = path.read_bytes()
+        if len(data) > MAX_BYTES:
+            raise SourceError(str(path), f"larger than {MAX_BYTES} bytes")
+        raw = json.loads(data)
+    except OSError as error:
+        raise SourceError(str(path), f"cannot be read: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise SourceError(
+            f"{path}:{error.lineno}:{error.colno}", f"not JSON: {error.msg}"
+        ) from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise SourceError(str(path), f"not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise SourceError(str(path), "expected a JSON object")
+    return raw
+
+
+def _list(raw: Json, key: str, path: Path) -> list[Any]:
+    found = raw.get(key, [])
+    if not isinstance(found, list):
+        raise SourceError(str(path), f"{key} is {type(found).__name__}, expected a list")
+    return found
+
+
+def _unique(listed: list[Any]) -> list[Any]:
+    """The same model stood in both lists of some configurations."""
+    return [m for i, m in enumerate(listed) if m not in listed[:i]]
+
+
+def _model(raw: Any, index: int, base: Path, path: Path) -> Json:
+    if not isinstance(raw, dict):
+        raise SourceError(str(path), f"models[{index}] is {raw!r}, expected an object")
+    model_id, place = raw.get("id"), raw.get("path")
+    if not isinstance(model_id, str) or not re.fullmatch(ID_PATTERN, model_id):
+        raise SourceError(
+            str(path),
+            f"models[{index}].id is {model_id!r}",
+            "letters, digits, dot, dash and underscore",
+        )
+    if not isinstance(place, str) or not place:
+        raise SourceError(str(path), f"models[{index}].path is {place!r}", "expected a path")
+    critical = raw.get("critical", False)
+    if not isinstance(critical, bool):
+        raise SourceError(str(path), f"models[{index}].critical is {critical!r}", "true or false")
+    return {"id": model_id, "path": str(base / place), "critical": critical}
+
+
+def _threshold(raw: Json, path: Path) -> float:
+    value = raw.get("behavior_drift_threshold", 0.15)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise SourceError(str(path), f"behavior_drift_threshold is {value!r}", "0 to 1 (nats)")
+    return float(value)
+
+
+def _dependencies(raw: Any, path: Path) -> Json:
+    if not isinstance(raw, dict) or not all(isinstance(v, str) for v in raw.values()):
+        raise SourceError(str(path), "baseline_dependencies must map names to versions")
+    return raw

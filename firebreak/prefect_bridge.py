@@ -1,0 +1,157 @@
+"""The one module of the library that may import Prefect: starting, resuming and serving runs.
+
+Flows and tasks live beside the library (`flows/`, `tasks/`, `playbooks/`): in a checkout at its
+root, in an installed wheel inside the package. `project_root` finds them either way, and
+`expose_project` makes them importable here and in the processes Prefect starts.
+"""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from firebreak.errors import ServerError
+from firebreak.incidents.case import Case
+from firebreak.records import Json
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+RESPOND_DEPLOYMENT = "respond/respond"
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # the server reports home otherwise
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # results are never pickles
+    "DO_NOT_TRACK": "1",
+}
+
+
+def project_root() -> Path:
+    """The folder that holds `flows/`, `tasks/` and `playbooks/`."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent
+    return checkout if (checkout / "flows" / "respond.py").is_file() else package / "_project"
+
+
+def playbook_folder() -> Path:
+    """The folder of the shipped playbooks."""
+    return project_root() / "playbooks"
+
+
+def expose_project() -> None:
+    """Make `flows` and `tasks` importable here and in child processes, and keep Prefect quiet."""
+    root = str(project_root())
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if root not in known:
+        os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, known)])
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def start_response(incident: str, playbook: str, initiator: str, attempt: int = 0) -> str:
+    """Start the served `respond` flow for an incident; returns the flow run's id.
+
+    The same incident and attempt start one run, however often this is called: the caller may
+    retry, and two detectors may see the same incident.
+
+    Raises:
+        ServerError: no server is set or reachable, or `respond` is not deployed there.
+    """
+    with _client() as client:
+        deployment = _deployment(client)
+        run = client.create_flow_run_from_deployment(
+            deployment.id,
+            parameters={"incident": incident, "playbook": playbook, "initiator": initiator},
+            idempotency_key=f"respond-{incident}-{attempt}",
+        )
+        return str(run.id)
+
+
+def respond_here(incident: str, playbook: str, initiator: str) -> None:
+    """Walk a playbook in this process, with a Prefect of its own; gates cannot suspend here.
+
+    The response then waits in its journal: answer with `firebreak approve`, and start it again.
+    """
+    expose_project()
+    flow = importlib.import_module("flows.respond").respond
+    flow(incident=incident, playbook=playbook, initiator=initiator, return_state=True)
+
+
+def wake(case: Case, step: str, run_input: Json) -> bool:
+    """Resume the suspended run that showed a gate's question; False when none waits.
+
+    The answer is in the journal already: what Prefect is given only wakes the run.
+
+    Raises:
+        ServerError: a run waits, and the server cannot be reached or refuses.
+    """
+    shown = [e.body for e in case.entries() if e.kind == "gate.shown" and e.body["step"] == step]
+    if not shown:
+        return False
+    return resume_run(shown[-1]["run"], run_input)
+
+
+def resume_run(run_id: str, run_input: Json) -> bool:
+    """Resume a suspended run with an answer; False when it no longer waits.
+
+    Raises:
+        ServerError: no server is reachable, or it refuses the answer (with its reason).
+    """
+    import time
+    from uuid import UUID
+
+    from prefect.client.schemas.responses import SetStateStatus
+
+    with _client() as client:
+        for _ in range(20):
+            answer = client.resume_flow_run(UUID(run_id), run_input=run_input)
+            if answer.status is SetStateStatus.ACCEPT:
+                return True
+            reason = str(getattr(answer.details, "reason", "") or "")
+            if answer.status is SetStateStatus.ABORT:
+                return False
+            # The server shows the run as suspended a moment before it stores the form's schema.
+            if "schema not found" not in reason:
+                raise ServerError(str(client.api_url), f"refused the answer: {reason}")
+            time.sleep(0.25)
+    raise ServerError(run_id, "did not store the form of its question")
+
+
+def end_waiting_run(case: Case, step: str, message: str) -> None:
+    """Cancel the suspended run that showed a gate's question, so that it does not wait for ever.
+
+    Raises:
+        ServerError: no server is set.
+    """
+    from uuid import UUID
+
+    from prefect.states import Cancelled
+
+    shown = [e.body for e in case.entries() if e.kind == "gate.shown" and e.body["step"] == step]
+    if not shown:
+        return
+    with _client() as client:
+        client.set_flow_run_state(UUID(shown[-1]["run"]), Cancelled(message=message), force=True)
+
+
+def _deployment(client: "SyncPrefectClient") -> Any:
+    from httpx import HTTPError
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return client.read_deployment_by_name(RESPOND_DEPLOYMENT)
+    except ObjectNotFound as error:
+        raise ServerError(str(client.api_url), f"{RESPOND_DEPLOYMENT!r} is not deployed") from error
+    except HTTPError as error:
+        raise ServerError(str(client.api_url), f"cannot be reached: {error}") from error
+
+
+def _client() -> "SyncPrefectClient":
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        raise ServerError("PREFECT_API_URL", "is not set")
+    from prefect.client.orchestration import get_client
+
+    return get_client(sync_client=True)

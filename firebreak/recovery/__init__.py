@@ -1,0 +1,1 @@
+"""Getting back to a model that is known to be good, and proving it."""

@@ -1,0 +1,165 @@
+"""The rollback as one journaled sequence: judge, restore, bring back, verify where it is served."""
+
+from firebreak.checks.hashing import Progress, scan_strict
+from firebreak.checks.manifest import Baseline, compared, save_baseline
+from firebreak.checks.release_manifest import content_digest
+from firebreak.checks.signatures import Verdict
+from firebreak.containment.actions import probe
+from firebreak.containment.driver import Exposure
+from firebreak.errors import ManifestError, NoKnownGoodError, RestoreError, UnsafeFileError
+from firebreak.incidents.case import Case
+from firebreak.inventory import Model
+from firebreak.records import Json, now, timestamp
+from firebreak.recovery.known_good import LAST_KNOWN_GOOD, Candidate, candidates
+from firebreak.recovery.restore import restore, verify_in_place
+
+SIGNATURES = frozenset({".signatures"})
+RESTORE, VERIFY_SERVED, REBASELINE = "restore", "verify-served", "rebaseline"
+
+
+def judge(case: Case, to: str = LAST_KNOWN_GOOD, progress: Progress | None = None) -> Json:
+    """Every archived version of the incident's model with the reasons for or against it.
+
+    Returns: `candidates`, newest first, and `candidate`: version and manifest digest of the one to
+        restore, None when none may be. The approval is bound to that one.
+    """
+    judged, problem = _judged(case, to, progress)
+    best = next((c for c in judged if c.accepted), None)
+    return {
+        "candidates": [_row(c) for c in judged],
+        "candidate": _identity(best) if best else None,
+        "problem": problem,
+    }
+
+
+def roll_back(
+    case: Case, approved: Json | None, to: str = LAST_KNOWN_GOOD, progress: Progress | None = None
+) -> Json:
+    """Restore the approved version. Nothing but that very version is ever put in place.
+
+    Args:
+        case: the incident.
+        approved: `candidate` of the judgement that people approved.
+        to: as in `judge`.
+        progress: called with bytes copied and hashed.
+
+    Raises:
+        NoKnownGoodError: no version may be restored; nothing was changed.
+        RestoreError: the archive now offers another version than the approved one, or the
+            restoring itself failed.
+    """
+    model = case.model
+    if restored := _restored(case):  # after a crash the archive is not asked again
+        return restored
+    judged, problem = _judged(case, to, progress)
+    chosen = next((c for c in judged if c.accepted), None)
+    if chosen is None:
+        reasons = [f"{c.version} ({'; '.join(c.reasons)})" for c in judged]
+        raise NoKnownGoodError(model.id, " | ".join(reasons) or problem or "the archive is empty")
+    if _identity(chosen) != approved:
+        raise RestoreError(
+            model.id,
+            f"approved was {approved}, the archive now offers "
+            f"{_identity(chosen)}; nothing was changed",
+        )
+    return case.perform(
+        RESTORE, str(model.path), lambda: restore(case, model, chosen, progress), _identity(chosen)
+    )
+
+
+def verify_served(case: Case, progress: Progress | None = None) -> Json:
+    """Prove that the model's place holds the verified version and that its services answer.
+
+    Returns: the verification, the probes, and `unproven`: targets whose service nobody can prove.
+
+    Raises:
+        RestoreError: the files do not verify, or a service with a probe URL does not serve.
+    """
+    model = case.model
+
+    def act() -> Json:
+        found = verify_in_place(model, case.inventory, progress)
+        if found.verdict is not Verdict.VERIFIED:
+            raise RestoreError(model.id, f"after the swap: {found.verdict}: {found.detail}")
+        probes = [probe(case, target) for target in model.targets if target.scheme != "file"]
+        down = [p for p in probes if p.exposure in (Exposure.CONTAINED, Exposure.GONE)]
+        if down:
+            raise RestoreError(model.id, f"{down[0].target} does not serve: {down[0].detail}")
+        unproven = [p.target for p in probes if p.exposure is Exposure.UNPROVEN]
+        return {
+            "verification": found.to_json(),
+            "probes": [p.to_json() for p in probes],
+            "unproven": unproven,
+        }
+
+    return case.perform(VERIFY_SERVED, str(model.path), act)
+
+
+def rebaseline(case: Case, version: str) -> Json:
+    """Seal the restored version as the model's baseline: else the next check would alarm again."""
+    model = case.model
+
+    def act() -> Json:
+        tree = scan_strict(model.path)
+        approvers = _approvers(case)
+        reason = f"{case.id}: restored verified release {version}, approved by {approvers}"
+        files = compared(tree.files)
+        save_baseline(
+            case.inventory,
+            Baseline(model.id, version, timestamp(now()), "firebreak", reason, files),
+        )
+        return {"version": version, "files": len(files), "reason": reason}
+
+    return case.perform(REBASELINE, model.id, act)
+
+
+def _judged(case: Case, to: str, progress: Progress | None) -> tuple[list[Candidate], str]:
+    model = case.model
+    try:
+        found = candidates(
+            model, case.inventory, to=to, bad_digests=_bad_digests(model), progress=progress
+        )
+    except NoKnownGoodError as error:
+        return [], str(error)
+    return found, ""
+
+
+def _bad_digests(model: Model) -> frozenset[str]:
+    """The content that lies in the model's place now: never to be restored as the cure."""
+    try:
+        return frozenset({content_digest(scan_strict(model.path, skip=SIGNATURES).files)})
+    except (UnsafeFileError, ManifestError, OSError):
+        return frozenset()  # cannot be a release then: releases hold plain files only
+
+
+def _restored(case: Case) -> Json | None:
+    for entry in reversed(case.entries()):
+        if entry.kind == "action.finished" and entry.body["action"] == RESTORE:
+            receipt: Json = entry.body["receipt"]
+            return receipt
+    return None
+
+
+def _approvers(case: Case) -> str:
+    names = [
+        e.body["approver"]
+        for e in case.entries()
+        if e.kind == "gate.answered" and e.body["decision"] == "approve"
+    ]
+    return ", ".join(dict.fromkeys(names)) or "nobody"
+
+
+def _identity(candidate: Candidate) -> Json:
+    found = candidate.verification
+    return {"version": candidate.version, "manifest_sha256": found.manifest_sha256 if found else ""}
+
+
+def _row(candidate: Candidate) -> Json:
+    found = candidate.verification
+    return {
+        "version": candidate.version,
+        "accepted": candidate.accepted,
+        "verdict": found.verdict.value if found else "REJECTED",
+        "manifest_sha256": found.manifest_sha256 if found else None,
+        "reasons": list(candidate.reasons),
+    }

@@ -1,0 +1,37 @@
+"""Containment: every target, in parallel; one stubborn target does not save the others."""
+
+from prefect import flow
+from prefect.futures import wait
+
+import firebreak.prefect_bridge as bridge
+from firebreak.containment.actions import contained
+from firebreak.errors import PartialContainmentError
+from firebreak.incidents.case import open_case
+from firebreak.records import Json
+
+bridge.expose_project()
+
+from tasks.contain import contain_target  # noqa: E402
+
+
+@flow(name="contain", flow_run_name="contain-{incident}-{mode}")
+def contain(incident: str, step: str, mode: str, waived_by: str | None = None) -> Json:
+    """Isolate (reversible) or stop (destructive) every target of the incident's model.
+
+    Raises:
+        PartialContainmentError: names the targets that are not contained.
+    """
+    targets = [target.uri for target in open_case(incident).model.targets]
+    runs = {uri: contain_target.submit(incident, step, uri, mode, waived_by) for uri in targets}
+    wait(list(runs.values()))
+    states = {uri: run.state for uri, run in runs.items()}
+    failed = {uri: state.message for uri, state in states.items() if not state.is_completed()}
+    if failed:
+        reasons = "; ".join(f"{uri}: {message}" for uri, message in failed.items())
+        raise PartialContainmentError(len(targets) - len(failed), len(targets), reasons)
+    done = [run.result() for run in runs.values()]
+    return {
+        "targets": targets,
+        "probes": [d["probe"] for d in done],
+        "proven": contained(d["probe"] for d in done),
+    }
