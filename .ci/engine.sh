@@ -47,8 +47,15 @@ install_packages() {
     --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-start_engine() {
+note_state() { # what this machine has before, so that `down` leaves nothing else behind
+  local place
   cat "$FORWARD" >"$DIR/ip_forward.was"
+  for place in /etc/docker/key.json /run/docker; do
+    [ -e "$place" ] || echo "$place" >>"$DIR/leaves"
+  done
+}
+
+start_engine() {
   rm -f "$DIR/docker.pid"
   setsid /usr/sbin/dockerd --data-root "$DIR/data" --exec-root "$DIR/exec" --pidfile "$DIR/docker.pid" \
     --host "unix://$SOCKET" --iptables=false --ip-forward=false --ip-masq=false \
@@ -94,7 +101,10 @@ up() {
   fi
   install_packages
   mkdir -p "$DIR"
-  : >"$DIR/engine.ours"
+  if [ ! -e "$DIR/engine.ours" ]; then
+    note_state
+    : >"$DIR/engine.ours"
+  fi
   answers || start_engine
   build_image
   echo "DOCKER_HOST=unix://$SOCKET"
@@ -120,6 +130,8 @@ down() {
   umount "$DIR"/exec/netns/* 2>/dev/null || true
   ip link del docker0 2>/dev/null || true
   [ ! -s "$DIR/ip_forward.was" ] || cat "$DIR/ip_forward.was" >"$FORWARD"
+  local place
+  while read -r place; do rm -rf -- "$place"; done < <(cat "$DIR/leaves" 2>/dev/null || true)
   rmdir /sys/fs/cgroup/*/docker 2>/dev/null || true
   rm -rf -- "$DIR"
 }

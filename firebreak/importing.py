@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from firebreak.errors import SourceError
-from firebreak.inventory import ID_PATTERN
 from firebreak.records import Json
+from firebreak.yaml_source import ID_PATTERN
 
 MAX_BYTES = 4 << 20
 KNOWN = (

@@ -13,10 +13,8 @@ from typing import TypeVar
 
 from firebreak.errors import SourceError, UnknownModelError
 from firebreak.settings import Settings, load_settings
-from firebreak.yaml_source import Node, read_yaml
+from firebreak.yaml_source import ID_EXPECTED, ID_PATTERN, Node, read_yaml
 
-ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-ID_EXPECTED = "an id of letters, digits, dot, dash and underscore"
 SCHEMES = ("file", "process", "docker")
 CHANNEL_KINDS = ("file", "webhook")
 MIN_CHECK_INTERVAL = timedelta(seconds=1)

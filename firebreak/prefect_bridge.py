@@ -8,8 +8,10 @@ root, in an installed wheel inside the package. `project_root` finds them either
 import importlib
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from firebreak.errors import ServerError
 from firebreak.incidents.case import Case
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 RESPOND_DEPLOYMENT = "respond/respond"
+SETTLE_S = 30.0
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # the server reports home otherwise
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # results are never pickles
@@ -94,29 +97,33 @@ def wake(case: Case, step: str, run_input: Json) -> bool:
 
 
 def resume_run(run_id: str, run_input: Json) -> bool:
-    """Resume a suspended run with an answer; False when it no longer waits.
+    """Resume a suspended run with an answer; False when it does not wait (or no longer).
+
+    A run that has asked but is not suspended yet is waited for, up to `SETTLE_S`.
 
     Raises:
         ServerError: no server is reachable, or it refuses the answer (with its reason).
     """
-    import time
-    from uuid import UUID
-
     from prefect.client.schemas.responses import SetStateStatus
 
+    deadline = time.monotonic() + SETTLE_S
     with _client() as client:
-        for _ in range(20):
-            answer = client.resume_flow_run(UUID(run_id), run_input=run_input)
-            if answer.status is SetStateStatus.ACCEPT:
-                return True
-            reason = str(getattr(answer.details, "reason", "") or "")
-            if answer.status is SetStateStatus.ABORT:
+        while time.monotonic() < deadline:
+            state = client.read_flow_run(UUID(run_id)).state
+            if state is None or state.is_final():
                 return False
-            # The server shows the run as suspended a moment before it stores the form's schema.
-            if "schema not found" not in reason:
-                raise ServerError(str(client.api_url), f"refused the answer: {reason}")
+            if state.is_paused():
+                answer = client.resume_flow_run(UUID(run_id), run_input=run_input)
+                if answer.status is SetStateStatus.ACCEPT:
+                    return True
+                if answer.status is SetStateStatus.ABORT:
+                    return False
+                reason = str(getattr(answer.details, "reason", "") or "")
+                # The run shows as suspended a moment before the form's schema is stored.
+                if "schema not found" not in reason:
+                    raise ServerError(str(client.api_url), f"refused the answer: {reason}")
             time.sleep(0.25)
-    raise ServerError(run_id, "did not store the form of its question")
+    return False
 
 
 def end_waiting_run(case: Case, step: str, message: str) -> None:
@@ -125,8 +132,6 @@ def end_waiting_run(case: Case, step: str, message: str) -> None:
     Raises:
         ServerError: no server is set.
     """
-    from uuid import UUID
-
     from prefect.states import Cancelled
 
     shown = [e.body for e in case.entries() if e.kind == "gate.shown" and e.body["step"] == step]

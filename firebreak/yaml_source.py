@@ -18,6 +18,8 @@ from firebreak.errors import SourceError
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_NODES = 100_000
+ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+ID_EXPECTED = "an id of letters, digits, dot, dash and underscore"
 
 T = TypeVar("T")
 D = TypeVar("D")

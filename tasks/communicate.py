@@ -21,10 +21,10 @@ def send_message(incident: str, step: str, template: str) -> Json:
 def publish_report(incident: str, step: str) -> str:
     """Write the report (Markdown and HTML) and show it in Prefect; returns the Markdown's path."""
     with working_on(step):
-        path = write_report(open_case(incident))
+        written = write_report(open_case(incident))
         create_markdown_artifact(
             key=f"incident-{incident.lower()}",
-            markdown=path.read_text(encoding="utf-8"),
+            markdown=written.markdown.read_text(encoding="utf-8"),
             description=f"Incident {incident}",
         )
-        return str(path)
+        return str(written.markdown)

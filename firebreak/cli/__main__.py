@@ -53,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         output.error("interrupted", "Start the command again; finished work is kept.")
         return 130
+    except Exception as error:  # noqa: BLE001 - exit code 1 means findings, so Python's own must not
+        import traceback
+
+        traceback.print_exc()
+        output.error(f"unexpected {type(error).__name__}", "This is a defect; please report it.")
+        return ExitCode.ERROR
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 from firebreak.incidents.case import Case
 from firebreak.investigation.recommend import recommend
 from firebreak.investigation.summary import Summary, summarise
-from firebreak.investigation.timeline import Event, between, duration, targets
+from firebreak.investigation.timeline import Containment, Event, between, containment, duration
 from firebreak.records import FindingType, Json, now, parse_timestamp, timestamp
 
 UNKNOWN = "unknown"
@@ -43,7 +43,7 @@ def context(case: Case, **overrides: Any) -> Json:
     summary = summarise(case)
     moments, at = summary.times, now()
     entries = case.entries()
-    begun, done = targets(entries)
+    found = containment(entries)
     told = [e for e in summary.events if _worth_telling(e)]
     end = moments["closed_at"] or moments["restored_at"]
     sent = {e.body.get("id") for e in entries if e.kind == "message.sent"}
@@ -63,8 +63,8 @@ def context(case: Case, **overrides: Any) -> Json:
         "description": _description(summary),
         "confirmed": _listed([f.message for f in summary.findings if f.type in CONFIRMED]),
         "suspected": _listed([f.message for f in summary.findings if f.type not in CONFIRMED]),
-        "containment_status": _containment(summary, len(begun), len(done)),
-        "service_impact": _service_impact(summary, done),
+        "containment_status": _containment(found),
+        "service_impact": _service_impact(summary, found),
         "actions_taken": _listed(list(summary.actions)),
         "update_frequency": "every 4 hours while the incident is active",
         "commander": _commander(case),
@@ -145,18 +145,19 @@ def _description(summary: Summary) -> str:
     return first if count == 1 else f"{count} findings; the worst: {first}"
 
 
-def _containment(summary: Summary, begun: int, done: int) -> str:
-    if not begun:
+def _containment(found: Containment) -> str:
+    if not found.begun:
         return "not contained"
-    unproven = sum("containment is unproven" in text for text in summary.unproven)
-    text = f"{done} of {begun} targets contained"
-    return f"{text}; {unproven} probes could not prove it" if unproven else text
+    text = f"{len(found.contained)} of {len(found.begun)} targets contained"
+    unproven = ", ".join(sorted(found.unproven))
+    return f"{text}; not proven for {unproven}" if unproven else text
 
 
-def _service_impact(summary: Summary, done: set[str]) -> str:
+def _service_impact(summary: Summary, found: Containment) -> str:
     if summary.times["restored_at"]:
         return "a verified version serves again"
-    return f"{len(done)} targets do not serve: {', '.join(sorted(done))}" if done else UNKNOWN
+    cut = ", ".join(sorted(found.contained))
+    return f"cut off: {cut}" if cut else UNKNOWN
 
 
 def _commander(case: Case) -> str:

@@ -146,9 +146,10 @@ def _own(name: str, place: Path) -> str | None:
     """An operator's template; None when there is none."""
     try:
         handle = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise TemplateError(name, f"{place} is not a plain file")
         with os.fdopen(handle, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise TemplateError(name, f"{place} is not a plain file")
             data = stream.read(MAX_TEMPLATE + 1)
         if len(data) > MAX_TEMPLATE:
             raise TemplateError(name, f"{place} is larger than {MAX_TEMPLATE} bytes")

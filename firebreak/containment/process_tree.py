@@ -119,7 +119,8 @@ def read_pid_file(path: Path) -> int | None:
     """The process id a pid file holds, whether or not it lives; None when there is no file.
 
     The file may be the attacker's: it must be a plain file with one number, must not name this
-    process or one above it, and must not be older than the process (the pid was then used again).
+    process, one above it, or another user's (unless root wrote it), and must not be older than the
+    process (the pid was then used again).
 
     Raises:
         PidFileError: it must not be acted on, and why.
@@ -137,8 +138,12 @@ def read_pid_file(path: Path) -> int | None:
         raise PidFileError(f"pid file names process {pid}")
     if pid in own_line():
         raise PidFileError(f"pid file names process {pid}, which is this process or above it")
-    created = _created(pid)
-    if created is not None and created > info.st_mtime + PID_FILE_SLACK_S:
+    created, users = _created_by(pid)
+    if users and info.st_uid not in (0, *users):
+        raise PidFileError(
+            f"pid file belongs to user {info.st_uid}, process {pid}, which it names, to {users[0]}"
+        )
+    if created > info.st_mtime + PID_FILE_SLACK_S:
         raise PidFileError(
             f"pid file is older than process {pid}, which it names: the id was used again, or the "
             "file was backdated"
@@ -198,8 +203,11 @@ def _stat(pid: int) -> tuple[str, int] | None:
     return fields[0].decode(), int(fields[19])
 
 
-def _created(pid: int) -> float | None:
+def _created_by(pid: int) -> tuple[float, tuple[int, ...]]:
+    """When it was started (0 when it is gone) and as which real and effective user."""
     try:
-        return float(psutil.Process(pid).create_time())
+        process = psutil.Process(pid)
+        users = process.uids()
+        return float(process.create_time()), (users.real, users.effective)
     except psutil.Error:
-        return None
+        return 0.0, ()

@@ -17,6 +17,7 @@ from firebreak.records import printable
 START_TIMEOUT_S = 30.0
 SETTLE_S = 0.5  # without a probe URL: how long a started service must live to count as serving
 TAIL_BYTES = 2048
+OWN_VARIABLES = ("FIREBREAK_", "PREFECT_")  # the responder's own secrets are not the service's
 HAND_OVER_S = 5.0  # how long a daemon may take from leaving its first process to its pid file
 STARTED = "containment.started"
 
@@ -26,10 +27,11 @@ _children: dict[int, "subprocess.Popen[bytes]"] = {}  # kept, so that ended ones
 def start(target: Target, case: Case) -> Member:
     """Start a service with its own argument list (no shell) and wait until it serves.
 
-    Its output goes to `service-<n>.log` in the incident's folder. The pid file is written only if
-    the program has not written one itself that names a living process: many programs refuse to
-    start over a pid file that is already there. A run that died after starting is found again
-    through the journal (`containment.started`), so that no second service is started.
+    It gets this process's environment without `FIREBREAK_*` and `PREFECT_*`; its output goes to
+    `service-<n>.log` in the incident's folder. The pid file is written only if the program has not
+    written one itself that names a living process: many programs refuse to start over a pid file
+    that is already there. A run that died after starting is found again through the journal
+    (`containment.started`), so that no second service is started.
 
     Raises:
         ContainmentError: no `start` is listed, the program cannot be run, it ended, or it did not
@@ -111,6 +113,7 @@ def _spawn(target: Target, log: Path) -> "subprocess.Popen[bytes]":
         child = subprocess.Popen(
             target.start,
             cwd=target.cwd,
+            env={k: v for k, v in os.environ.items() if not k.startswith(OWN_VARIABLES)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

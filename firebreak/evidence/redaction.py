@@ -10,14 +10,15 @@ from firebreak.records import printable
 MASK = "[redacted]"
 MAX_SAFE_INTEGER = 2**53 - 1  # beyond it canonical JSON (RFC 8785) refuses integers
 
+# Every repetition before a fixed part is bounded: a hostile line must not stall the capture.
 _NAMES = (
-    r"[\w.-]*?(?:token|passwd|password|passphrase|pass|pwd|secret|api[_-]?key|access[_-]?key"
+    r"[\w.-]{0,64}?(?:token|passwd|password|passphrase|pass|pwd|secret|api[_-]?key|access[_-]?key"
     r"|private[_-]?key|account[_-]?key|credentials?|authorization|auth|cookie|session[_-]?key)"
     r"(?:[_-](?:id|value|b64|base64))?"
 )
 _OPTION = re.compile(rf"-{{1,2}}{_NAMES}", re.IGNORECASE)
 _PATTERNS = (
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", re.IGNORECASE), rf"\1{MASK}@"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,15}://)[^/\s@'\"]+@", re.IGNORECASE), rf"\1{MASK}@"),
     (
         re.compile(
             r"(\bBearer\s+|\bauthorization['\"]?\s*[=:]\s*(?:Basic|Token|Digest)\s+)"

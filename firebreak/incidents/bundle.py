@@ -177,7 +177,7 @@ def _add(tar: tarfile.TarFile, name: str, stream: IO[bytes]) -> Json:
     """Add one member with neutral metadata; returns its line for the statement."""
     sha = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
     info = tarfile.TarInfo(name)
-    info.size, info.mode = stream.tell(), 0o444
+    info.size, info.mode = stream.seek(0, io.SEEK_END), 0o444
     stream.seek(0)
     tar.addfile(info, stream)
     return {"name": name, "size": info.size, "sha256": sha}

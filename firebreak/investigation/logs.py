@@ -67,10 +67,11 @@ def analyse_log(path: Path, subject: str) -> list[Finding]:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         return [_unusable(path, subject, f"cannot be read: {error.strerror}")]
+    info = os.fstat(handle)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(handle)
+        return [_unusable(path, subject, "is not a plain file")]
     with os.fdopen(handle, "rb") as stream:
-        info = os.fstat(handle)
-        if not stat.S_ISREG(info.st_mode):
-            return [_unusable(path, subject, "is not a plain file")]
         if info.st_size == 0:
             return [_unusable(path, subject, "is empty")]
         try:

@@ -192,9 +192,9 @@ def _bar(moments: Json) -> Json:
         ("restored", "restored_at"),
     )
     shown = [(n, moments[k]) for n, k in names if n != "changed" or moments[k]]
-    step = 840 // max(len(shown) - 1, 1)
+    step = 760 // max(len(shown) - 1, 1)
     marks = [
-        {"x": 80 + i * step, "name": name, "time": time, "reached": time is not None}
+        {"x": 120 + i * step, "name": name, "time": time, "reached": time is not None}
         for i, (name, time) in enumerate(shown)
     ]
     stretches = [

@@ -68,7 +68,7 @@ def is_signed(path: Path) -> bool:
 
 def _files(root: Path) -> list[tuple[str, str] | FileDigest | Problem]:
     if stat.S_ISDIR(os.lstat(root).st_mode):
-        return list(_walk(os.path.abspath(root), frozenset({SIGNATURE_FOLDER})))
+        return list(_walk(os.path.abspath(root), frozenset()))
     return [(str(root), root.name)]
 
 

@@ -8,7 +8,7 @@ from firebreak.errors import UnknownModelError
 from firebreak.incidents.case import Case
 from firebreak.incidents.journal import Entry
 from firebreak.inventory import Model
-from firebreak.investigation.timeline import Event, targets, timeline, times
+from firebreak.investigation.timeline import Event, containment, timeline, times
 from firebreak.records import Finding, Json, Severity
 
 MAX_DEPTH = 12
@@ -36,7 +36,7 @@ class Summary:
         subject: model id, or `environment`.
         model: the affected model; None for `environment` or one no longer in the inventory.
         severity: the worst of the findings; None without any.
-        status: open, partly contained, contained, restored or closed.
+        status: open, partly contained, contained (or not proven), restored or closed.
         times: as `timeline.times` returns them.
         findings: worst first.
         events: the timeline.
@@ -114,11 +114,11 @@ def _status(entries: list[Entry], moments: Json) -> str:
         return "closed"
     if moments["restored_at"]:
         return "restored"
+    found = containment(entries)
     if moments["contained_at"]:
-        return "contained"
-    begun, done = targets(entries)
-    if begun:
-        return f"partly contained ({len(done)} of {len(begun)} targets)"
+        return "contained, not proven" if found.unproven else "contained"
+    if found.begun:
+        return f"partly contained ({len(found.contained)} of {len(found.begun)} targets)"
     return "open, not contained"
 
 
@@ -146,9 +146,8 @@ def _unproven(entries: list[Entry], decisions: tuple[Decision, ...]) -> Iterator
         if entry.kind == "evidence.collected" and entry.body.get("note"):
             yield f"Evidence {entry.body.get('name')}: {entry.body['note']}"
         for probe in _probes(entry.body):
-            yield f"{probe.get('target', 'A target')}: containment is unproven: " + str(
-                probe.get("detail", "the probe could not tell")
-            )
+            target, detail = probe.get("target", "a target"), probe.get("detail", "no detail")
+            yield f"Probe of {target} could not tell whether it serves: {detail}"
     for decision in decisions:
         if not decision.proven:
             yield f"Identity of {decision.approver}, who answered {decision.step}, is unproven"

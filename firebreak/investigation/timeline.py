@@ -59,10 +59,11 @@ def times(entries: Iterable[Entry]) -> Json:
 
     Returns: RFC 3339 texts, or None where it has not happened or is not known:
         `changed_at` (earliest modification time in a finding), `opened_at`, `detected_at` (first
-        finding), `contained_at` (last `isolate` finished, and none begun is without its end; `stop`
-        counts for a target that was never isolated), `restored_at` (last `verify-served`),
-        `closed_at`; and the seconds `seconds_to_detect` (changed to detected),
-        `seconds_to_contain` and `seconds_to_restore` (both from opened).
+        finding), `contained_at` (last `isolate` finished; None while a target begun is without its
+        end or was seen serving; `stop` counts for a target that was never isolated),
+        `restored_at` (last `verify-served`), `closed_at` (closed, or the response completed);
+        and the seconds `seconds_to_detect` (changed to detected), `seconds_to_contain` and
+        `seconds_to_restore` (both from opened).
     """
     entries = list(entries)
     changed = [m for e in entries if (m := _modified(e))]
@@ -73,7 +74,7 @@ def times(entries: Iterable[Entry]) -> Json:
         "detected_at": min(found, default=None, key=_sortable),
         "contained_at": _contained(entries),
         "restored_at": _last_action(entries, "verify-served"),
-        "closed_at": _first(entries, "incident.closed"),
+        "closed_at": _closed(entries),
     }
     result["detected_at"] = result["detected_at"] or result["opened_at"]
     result["seconds_to_detect"] = between(result["changed_at"], result["detected_at"])
@@ -105,22 +106,45 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def targets(entries: Iterable[Entry]) -> tuple[set[str], set[str]]:
-    """Containment targets: all that were begun, and those that are contained."""
+@dataclass(frozen=True, slots=True)
+class Containment:
+    """The targets of an incident, by what its journal shows.
+
+    Attributes:
+        begun: every target that somebody began to isolate or stop.
+        contained: those where that finished and no later probe saw them serve.
+        unproven: those of `contained` whose last probe could not tell.
+    """
+
+    begun: frozenset[str]
+    contained: frozenset[str]
+    unproven: frozenset[str]
+
+
+def containment(entries: Iterable[Entry]) -> Containment:
+    """How far containment has come; what was released for recovery stays counted as contained."""
     begun: set[str] = set()
     done: set[str] = set()
+    released: set[str] = set()
+    seen: dict[str, str] = {}
     for entry in entries:
-        if entry.body.get("action") in ("isolate", "stop"):
-            target = str(entry.body.get("target"))
+        target, action = str(entry.body.get("target")), entry.body.get("action")
+        if action in ("isolate", "stop"):
             begun.add(target)
             if entry.kind == "action.finished":
                 done.add(target)
-    return begun, done
+        elif action == "release":
+            released.add(target)
+        elif entry.kind == "containment.probed" and target not in released:
+            seen[target] = str(entry.body.get("exposure"))
+    contained = {t for t in done if seen.get(t) != "serving"}
+    unproven = {t for t in contained if seen.get(t) == "unproven"}
+    return Containment(frozenset(begun), frozenset(contained), frozenset(unproven))
 
 
 def _contained(entries: list[Entry]) -> str | None:
-    begun, done = targets(entries)
-    if not begun or begun != done:
+    found = containment(entries)
+    if not found.begun or found.begun != found.contained:
         return None
     isolated = {
         e.body.get("target"): e.time
@@ -135,6 +159,15 @@ def _contained(entries: list[Entry]) -> str | None:
 
 def _first(entries: list[Entry], kind: str) -> str | None:
     return next((e.time for e in entries if e.kind == kind), None)
+
+
+def _closed(entries: list[Entry]) -> str | None:
+    """When it was closed, or when the response completed unless another one began after that."""
+    ends = [e for e in entries if e.kind.startswith("response.")]
+    completed = ends and ends[-1].kind == "response.ended" and ends[-1].body.get("status")
+    return _first(entries, "incident.closed") or (
+        ends[-1].time if completed == "completed" else None
+    )
 
 
 def _last_action(entries: list[Entry], action: str) -> str | None:
@@ -190,7 +223,7 @@ _PLAIN: dict[str, tuple[str, ...]] = {
     "finding.added": ("Finding ({}): {}: {}", "severity", "type", "message"),
     "evidence.collected": ("Evidence {} {} kept, {} bytes", "class", "name", "size"),
     "evidence.failed": ("Evidence {} could not be captured: {}", "class/name", "error/problem/why"),
-    "evidence.waived": ("Evidence {} waived by {}: {}", "class", "by", "reason"),
+    "evidence.waived": ("Evidence {} waived by {} for {}", "classes/class", "by", "target/reason"),
     "response.started": ("Response started with playbook {} by {}", "playbook", "initiator"),
     "response.resumed": ("Response went on with playbook {} by {}", "playbook", "initiator"),
     "response.ended": ("Response ended: {}", "status"),
@@ -203,8 +236,14 @@ _PLAIN: dict[str, tuple[str, ...]] = {
     "gate.answered": ("Gate {}: {} by {}: {}", "step", "decision", "approver", "reason"),
     "gate.refused": ("Gate {}: answer of {} refused: {}", "step", "approver", "why"),
     "gate.timed_out": ("Gate {}: nobody answered in time", "step"),
+    "deadline.missed": ("Step {} missed its deadline", "step"),
+    "restore.intent": ("Restore of {} begins", "model"),
+    "restore.done": ("Restore of {} done", "model"),
+    "restore.void": ("Restore of {} given up: {}", "model", "reason"),
+    "message.unsent": ("Message {} was not sent: {}", "template", "error/reason/why"),
     "gate.reopened": ("Gate {} reopened by {}: {}", "step", "by", "reason"),
     "containment.before": ("State of {} kept before the first change", "target"),
+    "containment.probed": ("Probe of {}: {} ({})", "target", "exposure", "detail"),
     "containment.released": ("{} released from containment", "target"),
     "message.sent": ("Message {} sent over {}: {}", "template", "channel", "subject/id"),
     "message.failed": ("Message {} not sent over {}: {}", "template", "channel", "error"),

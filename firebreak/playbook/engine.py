@@ -12,7 +12,7 @@ a restart, a retry and a second worker all decide alike. The rules:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -84,7 +84,7 @@ class StepState:
     """
 
     status: StepStatus = StepStatus.PENDING
-    result: Mapping[str, Any] = MappingProxyType({})
+    result: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     digest: str = ""
     asked_at: str = ""

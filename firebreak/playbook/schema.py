@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from firebreak.errors import ExpressionError, SourceError
-from firebreak.inventory import ID_EXPECTED, ID_PATTERN
 from firebreak.playbook.expressions import Expression
 from firebreak.records import FindingType, digest_of
-from firebreak.yaml_source import Node, read_yaml
+from firebreak.yaml_source import ID_EXPECTED, ID_PATTERN, Node, read_yaml
 
 MAX_STEPS = 2000
 STEP_ID = r"[a-z][a-z0-9-]{0,63}"

@@ -23,7 +23,7 @@ Ask = Callable[[Step, Json, str], gates.Answer | None]
 Plan = Callable[[Step], list[Json]]
 
 LOCK_WAIT_S = 30.0
-_FIRST = ("triage", "contain", "recover", "investigate", "communicate")  # containment before words
+_FIRST = ("triage", "contain", "recover", "communicate", "investigate")  # containment before words
 
 
 def walk(

@@ -27,19 +27,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("", 8000), Handler).serve_forever()
 """
 CALLER = """
-import pathlib, time, urllib.request
+import pathlib, sys, time, urllib.request
 pathlib.Path("/scratch/dropped.bin").write_text("attacker was here")
 pathlib.Path("/scratch/link").symlink_to("/etc/passwd")
 while True:
-    try: urllib.request.urlopen("http://receiver:8000/beacon", timeout=1).read()
+    try: urllib.request.urlopen("http://receiver:8000/" + sys.argv[1], timeout=1).read()
     except OSError as error: print(error, flush=True)
     time.sleep(0.02)
 """
 
 
-def lines(container) -> int:
-    """How many calls a receiver has logged."""
-    return container.logs().count(b"/beacon")
+def calls(receiver, name: str = "beacon") -> int:
+    """How many calls of that name a receiver has logged."""
+    return receiver.logs().count(f"GET /{name} ".encode())
 
 
 def wait_for(condition, tries: int = 600) -> None:
@@ -67,28 +67,26 @@ def test_a_calling_container_is_cut_and_what_it_dropped_is_kept(case, engine):
     network = engine.network()
     receiver = engine.run("/usr/bin/python3", "-u", "-c", RECEIVER, ours=False)
     network.connect(receiver, aliases=["receiver"])
-    caller = engine.run(
+    engine.run(
         "/usr/bin/python3",
         "-c",
         CALLER,
+        "beacon",
         "--token=hunter2",
         network=network.name,
         tmpfs={"/scratch": ""},
         environment={"HF_TOKEN": "hunter2"},
     )
-    wait_for(lambda: lines(receiver) > 3)
+    wait_for(lambda: calls(receiver) > 3)
     target = Target(engine.uri)
 
     receipt = DRIVER.isolate(target, Mode.REVERSIBLE, case)
     assert DRIVER.probe(target).exposure is Exposure.CONTAINED
-    count = lines(receiver)
-    witness = engine.run("/usr/bin/python3", "-c", CALLER, ours=False, network=network.name,
-                         tmpfs={"/scratch": ""})  # fmt: skip
-    wait_for(lambda: lines(receiver) > count + 5)
-    witness.remove(force=True)
-    ours = receipt.undo["items"][caller.id]["networks"][network.name]["ip"]
-    log = receiver.logs().decode().splitlines()
-    assert sum(line.startswith(ours + " ") for line in log) == count
+    count = calls(receiver)
+    command = ("/usr/bin/python3", "-c", CALLER, "witness")
+    engine.run(*command, ours=False, network=network.name, tmpfs={"/scratch": ""})
+    wait_for(lambda: calls(receiver, "witness") > 5)
+    assert calls(receiver) == count
 
     listing = json.loads(evidence(case, "tmpfs.json"))
     files = {e["path"]: e for e in listing["entries"]}
@@ -107,7 +105,7 @@ def test_a_calling_container_is_cut_and_what_it_dropped_is_kept(case, engine):
     assert not [e for e in case.entries() if e.kind == "evidence.failed"]
 
     DRIVER.release(target, [receipt], case)
-    wait_for(lambda: lines(receiver) > count + 20)
+    wait_for(lambda: calls(receiver) > count + 20)
 
 
 @pytest.mark.engine

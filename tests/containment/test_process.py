@@ -181,6 +181,16 @@ def test_a_reused_process_id_is_not_signalled(case, target, run):
     assert root.state is not None
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_pid_file_of_another_user_is_refused(case, target, run):
+    """Whoever may write the file must not make us stop somebody else's process."""
+    root = run(WAIT)
+    os.chown(target.rest, 12345, 12345)
+    with pytest.raises(ContainmentError, match="belongs to user 12345"):
+        DRIVER.isolate(target, Mode.REVERSIBLE, case)
+    assert not root.is_stopped
+
+
 def test_a_zombie_counts_as_gone(target, run):
     """A killed child that nobody waited for runs nothing."""
     root = run(WAIT)
@@ -232,6 +242,21 @@ def test_a_program_that_writes_no_pid_file_gets_one(case, tmp_path):
         child = service._children.pop(found.pid)
         child.kill()
         child.wait()
+
+
+def test_the_service_does_not_get_our_own_variables(case, tmp_path, monkeypatch):
+    """The responder's API keys are not handed to a model server."""
+    monkeypatch.setenv("PREFECT_API_KEY", "hunter2")
+    monkeypatch.setenv("SERVICE_PORT", "80")
+    code = "import os; print(sorted(os.environ), flush=True)\n" + WAIT
+    target = Target(f"process://{tmp_path / 'e.pid'}", start=(sys.executable, "-c", code))
+    found = service.start(target, case)
+    child = service._children.pop(found.pid)
+    child.kill()
+    child.wait()
+    log = (case.folder / "service-1.log").read_text()
+    assert "SERVICE_PORT" in log
+    assert "PREFECT_API_KEY" not in log
 
 
 def test_a_daemon_that_leaves_its_first_process_is_serving(case, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,16 +16,23 @@ from firebreak.drill import sample_model
 from firebreak.drill.model_server import MAX_BODY_BYTES
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return sample_model.build(tmp_path_factory.mktemp("built"), seed=1, version="1.0.0")
+
+
 @pytest.fixture
-def model(tmp_path):
-    return sample_model.build(tmp_path / "model", seed=1, version="1.0.0", megabytes=4)
+def model(tmp_path, built):
+    return shutil.copytree(built, tmp_path / "model")
 
 
-def launch(folder, model, *extra):
+def launch(folder, model):
     return subprocess.Popen(
-        [sys.executable, "-m", "firebreak.drill.model_server", "--model", str(model)]
-        + ["--port", "0", "--pid-file", "run/m.pid", "--port-file", "run/m.port"]
-        + ["--outputs", "out/predictions.jsonl", *extra],
+        [
+            *(sys.executable, "-m", "firebreak.drill.model_server", "--model", str(model)),
+            *("--port", "0", "--pid-file", "run/m.pid", "--port-file", "run/m.port"),
+            *("--outputs", "out/predictions.jsonl"),
+        ],
         cwd=folder,
         stderr=subprocess.PIPE,
     )
@@ -120,6 +128,14 @@ def test_signal_ends_it_cleanly_and_removes_the_pid_file(server, tmp_path, numbe
     assert not (tmp_path / "run" / "m.pid").exists()
 
 
+def test_sigterm_while_suspended_ends_it_cleanly_when_it_goes_on(server, tmp_path):
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT):
+        os.kill(server.pid, number)
+        time.sleep(0.1)
+    assert server.wait(timeout=10) == 0
+    assert not (tmp_path / "run" / "m.pid").exists()
+
+
 def test_pid_file_of_a_successor_is_left_alone(server, tmp_path):
     (tmp_path / "run" / "m.pid").write_text("1\n")
     server.terminate()
@@ -139,7 +155,8 @@ def test_damaged_model_ends_with_status_2_and_no_pid_file(tmp_path, model):
 def test_service_imports_neither_prefect_nor_the_builder():
     code = (
         "import sys, firebreak.drill.model_server\n"
-        "print([m for m in ('prefect', 'safetensors', 'sqlalchemy', 'requests') if m in sys.modules])"
+        "heavy = {'prefect', 'safetensors', 'sqlalchemy', 'requests', 'cryptography'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -1,11 +1,17 @@
 """A real case for each test."""
 
-import importlib.util
+import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from firebreak.incidents.case import Case
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-_spec = importlib.util.spec_from_file_location("firebreak_cases", Path(__file__).parents[1] / "cases.py")
+from firebreak.incidents.case import Case
+from incident_cases import make_case
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    """An opened incident about the model `fraud`."""
+    return make_case(tmp_path)
