@@ -12,7 +12,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="approve or reject what an incident's gate asks",
         description="Answer the question that stands. It is printed first; the answer is bound to "
         "its digest, and the run that waits goes on.",
-        epilog='example:\n  firebreak approve INC-20260102-0a1b2c --by ana --reason "evidence safe"',
+        epilog='example:\n  firebreak approve INC-20260102-0a1b2c --by ana --reason "checked"',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("incident", help="incident id, or a model id with an open incident")

@@ -20,9 +20,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from firebreak.communication.context import context, due_at
 from firebreak.errors import TemplateError
-from firebreak.inventory import ID_PATTERN
 from firebreak.investigation.markdown import escape
 from firebreak.records import Json, printable
+from firebreak.yaml_source import ID_PATTERN
 
 __all__ = ["AUDIENCES", "Message", "context", "render"]
 

@@ -89,7 +89,7 @@ def _run(stage: Stage, folder: Path) -> int:
         inventory = load_inventory()
         model = inventory.models[0]
         world.start_server()
-        world.traffic(60)
+        world.traffic(240)
         adopt(inventory, model, by="ana", reason="release 1.1.0, signature verified")
         before = world.health()
         stage.say(

@@ -21,8 +21,9 @@ from firebreak.checks.hashing import Progress
 from firebreak.checks.release_manifest import SIGNATURES
 from firebreak.checks.signatures import MANIFEST, SIGNATURE, Verification, verify_release
 from firebreak.errors import NoKnownGoodError
-from firebreak.inventory import ID_PATTERN, Inventory, Model
+from firebreak.inventory import Inventory, Model
 from firebreak.records import Json, printable
+from firebreak.yaml_source import ID_PATTERN
 
 LAST_KNOWN_GOOD = "last-known-good"
 MARK = ".last-verified"  # touched by the earlier scripts after each successful verification
