@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn, TypeVar
 
 from firebreak.checks.dependencies import compare_packages
 from firebreak.checks.drift import check_drift
-from firebreak.checks.hashing import Progress, Tree, scan
-from firebreak.checks.manifest import compare, load_baseline
-from firebreak.errors import ModelPathError, SealError
+from firebreak.checks.hashing import Progress
+from firebreak.checks.manifest import compare, load_baseline, look
+from firebreak.errors import FirebreakError, ModelPathError, SealError
 from firebreak.evidence.environment import installed_packages
 from firebreak.incidents.case import open_case
 from firebreak.incidents.store import Store
@@ -17,6 +19,7 @@ from firebreak.records import Finding, FindingType, Json, Severity, now, timesta
 OPENS_FROM = Severity.MEDIUM  # findings below it are reported and open no incident
 
 Callback = Callable[[Finding], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +92,27 @@ def detect(
     Raises:
         UnknownModelError: an id the inventory does not list.
         ModelPathError: a model without a baseline whose path is missing: nothing to compare.
+        FirebreakError, OSError: a check that could not be done. Every other check was done and its
+            findings are recorded by then: one broken model does not blind the watch on the rest.
     """
     chosen = [inventory.model(m) for m in models] or list(inventory.models)
     findings: list[Finding] = []
+    failed: list[Exception] = []
     for model in chosen:
-        findings += check_model(inventory, model, progress)
+        checks = [partial(_check_integrity, inventory, model, progress)]
+        if model.behavior:
+            checks.append(partial(check_drift, model, model.behavior))
+        for check in checks:
+            findings += _attempt(check, failed) or []
     if not models:
-        findings += check_environment(inventory)
-    recorded = record(inventory, findings)
+        findings += _attempt(partial(check_environment, inventory), failed) or []
+    recorded = _record(inventory, findings, failed)
     if on_critical:
         for finding in (f for r in recorded for f in r.new if f.severity is Severity.CRITICAL):
             on_critical(finding)
+    if failed:
+        _raise_all(failed, recorded)
     return Summary(timestamp(now()), tuple(m.id for m in chosen), tuple(findings), recorded)
-
-
-def check_model(
-    inventory: Inventory, model: Model, progress: Progress | None = None
-) -> list[Finding]:
-    """Findings about one model: integrity against its baseline, and behaviour when configured."""
-    findings = _check_integrity(inventory, model, progress)
-    if model.behavior:
-        findings += check_drift(model, model.behavior)
-    return findings
 
 
 def check_environment(inventory: Inventory) -> list[Finding]:
@@ -125,14 +127,48 @@ def check_environment(inventory: Inventory) -> list[Finding]:
 
 def record(inventory: Inventory, findings: Sequence[Finding]) -> tuple[Recorded, ...]:
     """Open or extend one incident per subject; what an open incident already holds adds nothing."""
+    failed: list[Exception] = []
+    recorded = _record(inventory, findings, failed)
+    if failed:
+        _raise_all(failed, recorded)
+    return recorded
+
+
+def _record(
+    inventory: Inventory, findings: Sequence[Finding], failed: list[Exception]
+) -> tuple[Recorded, ...]:
+    subjects = dict.fromkeys(f.subject for f in findings if f.severity.rank >= OPENS_FROM.rank)
+    outcomes = [
+        _attempt(partial(_extend, inventory, [f for f in findings if f.subject == s]), failed)
+        for s in subjects
+    ]
+    return tuple(outcome for outcome in outcomes if outcome is not None)
+
+
+def _extend(inventory: Inventory, findings: Sequence[Finding]) -> Recorded:
+    subject = findings[0].subject
     store = Store(inventory.database_url)
-    outcome = []
-    for subject in dict.fromkeys(f.subject for f in findings if f.severity.rank >= OPENS_FROM.rank):
-        own = [f for f in findings if f.subject == subject]
-        incident, opened = store.open_incident(subject, "firebreak", {"source": "detection"})
-        new = open_case(incident, inventory).add_findings(own)
-        outcome.append(Recorded(incident, subject, opened, tuple(new)))
-    return tuple(outcome)
+    incident, opened = store.open_incident(subject, "firebreak", {"source": "detection"})
+    new = open_case(incident, inventory).add_findings(findings)
+    return Recorded(incident, subject, opened, tuple(new))
+
+
+def _attempt(check: Callable[[], T], failed: list[Exception]) -> T | None:
+    try:
+        return check()
+    except (FirebreakError, OSError) as error:
+        failed.append(error)
+        return None
+
+
+def _raise_all(failed: Sequence[Exception], recorded: Sequence[Recorded]) -> NoReturn:
+    """Raise the first failure; the others, and what was recorded, stand in its notes."""
+    first = failed[0]
+    for other in failed[1:]:
+        first.add_note(str(other))
+    for outcome in recorded:
+        first.add_note(f"{len(outcome.new)} new findings in {outcome.incident}, {outcome.subject}")
+    raise first
 
 
 def _check_integrity(
@@ -165,12 +201,4 @@ def _check_integrity(
                 model.id,
             )
         ]
-    try:
-        tree = scan(model.path, progress=progress)
-    except FileNotFoundError:
-        tree = Tree(())  # the whole model vanished: every file of the baseline is missing
-    except OSError as error:
-        raise ModelPathError(
-            model.where, str(model.path), f"cannot be read: {error.strerror}"
-        ) from error
-    return compare(baseline, tree)
+    return compare(baseline, look(model, progress=progress))

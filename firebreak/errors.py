@@ -166,6 +166,18 @@ class JournalCorruptError(FirebreakError):
         return "journal of {}: entry {}: {}".format(*self.args)
 
 
+class StoreError(FirebreakError):
+    """The incident store cannot be opened, read or written."""
+
+    hint = "Check `database_url` (or FIREBREAK_DATABASE_URL), that the server runs, and the disk."
+
+    def __init__(self, store: str, problem: str) -> None:
+        super().__init__(store, problem)
+
+    def __str__(self) -> str:
+        return "incident store {}: {}".format(*self.args)
+
+
 class JournalContendedError(FirebreakError):
     """Too many writers appended to one journal at once."""
 

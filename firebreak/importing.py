@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 
 from firebreak.errors import SourceError
 from firebreak.records import Json
-from firebreak.yaml_source import ID_PATTERN
+from firebreak.yaml_source import ID_PATTERN, read_source
 
 MAX_BYTES = 4 << 20
 KNOWN = (
@@ -55,7 +56,6 @@ def import_config(path: Path) -> tuple[str, list[str]]:
     raw = _read(path)
     notes = [f"key {key!r} is not known and was left out" for key in raw if key not in KNOWN]
     base = path.resolve().parent
-    listed = [*_list(raw, "models", path), *_list(raw, "monitored_models", path)]
     seconds = raw.get("check_interval_seconds", 300)
     if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= 604800:
         raise SourceError(
@@ -67,31 +67,41 @@ def import_config(path: Path) -> tuple[str, list[str]]:
         "firebreak": 1,
         "check_interval": f"{seconds}s",
         "drift_threshold": _threshold(raw, path),
-        "models": [_model(m, i, base, path) for i, m in enumerate(_unique(listed))],
+        "models": _models(raw, base, path),
     }
     if dependencies := raw.get("baseline_dependencies"):
         inventory["dependencies"] = _dependencies(dependencies, path)
     if webhook := raw.get("alert_webhook"):
+        if not isinstance(webhook, str) or not re.fullmatch(r"https?://\S+", webhook):
+            raise SourceError(str(path), f"alert_webhook is {webhook!r}", "an http(s):// URL")
         inventory["channels"] = [{"id": "alert-webhook", "kind": "webhook", "url": webhook}]
         notes.append("the webhook is not signed; add `secret: env:NAME` to its channel")
     notes.append("add targets, archive and people before a response can contain and roll back")
     header = "# Imported from an earlier monitor's configuration. docs/inventory.md explains it.\n"
-    return header + yaml.safe_dump(inventory, sort_keys=False, allow_unicode=True), notes
+    text = yaml.dump(inventory, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return header + text, notes
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that starts like a number: our dialect reads more of them as numbers."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if re.match(r"[-+.0-9]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def _read(path: Path) -> Json:
+    data = read_source(path, MAX_BYTES)
     try:
-        data = path.read_bytes()
-        if len(data) > MAX_BYTES:
-            raise SourceError(str(path), f"larger than {MAX_BYTES} bytes")
         raw = json.loads(data)
-    except OSError as error:
-        raise SourceError(str(path), f"cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise SourceError(
             f"{path}:{error.lineno}:{error.colno}", f"not JSON: {error.msg}"
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(str(path), f"not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise SourceError(str(path), "expected a JSON object")
@@ -105,26 +115,43 @@ def _list(raw: Json, key: str, path: Path) -> list[Any]:
     return found
 
 
-def _unique(listed: list[Any]) -> list[Any]:
-    """The same model stood in both lists of some configurations."""
-    return [m for i, m in enumerate(listed) if m not in listed[:i]]
+def _models(raw: Json, base: Path, path: Path) -> list[Json]:
+    """The models of both lists; one that stands in both is watched once."""
+    found: dict[str, Json] = {}
+    for name, listed in _listed(raw, path):
+        model = _model(listed, name, base, path)
+        known = found.setdefault(model["id"], model)
+        if known["path"] != model["path"]:
+            raise SourceError(
+                str(path),
+                f"{name}: id {model['id']!r} has two paths, {known['path']} and {model['path']}",
+                "rename one of the two",
+            )
+        known["critical"] = known["critical"] or model["critical"]
+    return list(found.values())
 
 
-def _model(raw: Any, index: int, base: Path, path: Path) -> Json:
+def _listed(raw: Json, path: Path) -> Iterator[tuple[str, Any]]:
+    for key in ("models", "monitored_models"):
+        for index, model in enumerate(_list(raw, key, path)):
+            yield f"{key}[{index}]", model
+
+
+def _model(raw: Any, name: str, base: Path, path: Path) -> Json:
     if not isinstance(raw, dict):
-        raise SourceError(str(path), f"models[{index}] is {raw!r}, expected an object")
+        raise SourceError(str(path), f"{name} is {raw!r}, expected an object")
     model_id, place = raw.get("id"), raw.get("path")
     if not isinstance(model_id, str) or not re.fullmatch(ID_PATTERN, model_id):
         raise SourceError(
             str(path),
-            f"models[{index}].id is {model_id!r}",
+            f"{name}.id is {model_id!r}",
             "letters, digits, dot, dash and underscore",
         )
     if not isinstance(place, str) or not place:
-        raise SourceError(str(path), f"models[{index}].path is {place!r}", "expected a path")
+        raise SourceError(str(path), f"{name}.path is {place!r}", "expected a path")
     critical = raw.get("critical", False)
     if not isinstance(critical, bool):
-        raise SourceError(str(path), f"models[{index}].critical is {critical!r}", "true or false")
+        raise SourceError(str(path), f"{name}.critical is {critical!r}", "true or false")
     return {"id": model_id, "path": str(base / place), "critical": critical}
 
 

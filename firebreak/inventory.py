@@ -5,6 +5,7 @@ to the inventory file. docs/inventory.md shows every key.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -169,12 +170,22 @@ def load_inventory(settings: Settings | None = None) -> Inventory:
     """
     settings = settings or load_settings()
     file = Path(os.path.abspath(settings.inventory))
-    fields = read_yaml(file).fields()
+    return parse_inventory(read_yaml(file), file, settings)
+
+
+def parse_inventory(root: Node, file: Path, settings: Settings) -> Inventory:
+    """The inventory that a parsed file describes; `file` is where it lies or will lie.
+
+    Raises: SourceError.
+    """
+    fields = root.fields()
     fields.need("firebreak").integer(1, 1)
     base = file.parent
     home = settings.home or fields.get("home", lambda n: _path(n, base), base / ".firebreak")
     home = Path(os.path.abspath(home))
-    database = fields.get("database_url", lambda n: n.text(), f"sqlite:///{home / 'firebreak.db'}")
+    database = fields.get(
+        "database_url", lambda n: _database(n, base), f"sqlite:///{home / 'firebreak.db'}"
+    )
     threshold = fields.get("drift_threshold", lambda n: n.number(0.0, 1.0), 0.15)
     inventory = Inventory(
         file=file,
@@ -284,11 +295,7 @@ def _channel(node: Node, base: Path) -> Channel:
         kind=kind,
         path=fields.get("path", lambda n: _path(n, base), None),
         url=fields.get("url", _url, None),
-        secret=fields.get(
-            "secret",
-            lambda n: n.text(pattern=r"(env|file):\S+", expected="env:NAME or file:/path"),
-            None,
-        ),
+        secret=fields.get("secret", _secret, None),
         timeout_s=fields.get("timeout", lambda n: n.duration().total_seconds(), 10.0),
     )
     fields.done()
@@ -296,6 +303,12 @@ def _channel(node: Node, base: Path) -> Channel:
     if getattr(channel, needed) is None:
         node.fail(f"a {kind} channel needs `{needed}`")
     return channel
+
+
+def _secret(node: Node) -> str:
+    if not isinstance(node.value, str) or not re.fullmatch(r"(env|file):\S+", node.value):
+        node.fail("expected env:NAME or file:/path, never the secret itself")
+    return node.value
 
 
 def _keys(node: Node, base: Path) -> Path | None:
@@ -314,6 +327,18 @@ def _interval(node: Node) -> timedelta:
     if interval < MIN_CHECK_INTERVAL:
         node.fail(f"shorter than {MIN_CHECK_INTERVAL.total_seconds():g} s")
     return interval
+
+
+def _database(node: Node, base: Path) -> str:
+    """An SQLAlchemy URL; the path of an SQLite file is relative to the inventory, as all are."""
+    url = node.text(pattern=r"[a-z0-9+]+://\S*", expected="a URL such as sqlite:///path.db")
+    scheme, _, rest = url.partition("://")
+    if scheme.partition("+")[0] != "sqlite":
+        return url
+    path = rest.removeprefix("/")
+    if not path or path.startswith((":", "?")):
+        node.fail("a database in memory forgets", "name a file: sqlite:///path.db")
+    return f"{scheme}:///{base / path}"
 
 
 def _url(node: Node) -> str:

@@ -1,6 +1,7 @@
 """The records that cross module, task and process boundaries. All are frozen and made of JSON."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -56,9 +57,25 @@ def printable(raw: str | bytes) -> str:
         >>> printable(b"weights\xff\x1b[2J.bin")
         'weights\\xff\\x1b[2J.bin'
     """
-    data = raw.encode("utf-8", "surrogateescape") if isinstance(raw, str) else raw
-    text = data.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = raw if isinstance(raw, str) else raw.decode("utf-8", "surrogateescape")
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte that was not UTF-8, as Python carries it in text
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def encodable(value: Any) -> Any:
+    """A JSON value whose every text can be written as UTF-8; lone surrogates are escaped."""
+    if isinstance(value, str):
+        return re.sub(r"[\ud800-\udfff]", lambda match: _escaped(match[0]), value)
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encodable(item) for item in value]
+    return value
 
 
 class Severity(StrEnum):

@@ -10,9 +10,9 @@ from firebreak.incidents.store import Store
 from firebreak.incidents.view import view
 from firebreak.inventory import Inventory
 from firebreak.playbook.engine import StepStatus, replay
-from firebreak.playbook.gates import MIN_REASON, Answer, Taken, submit
+from firebreak.playbook.gates import MAX_REASON, MIN_REASON, Answer, Taken, submit
 from firebreak.playbook.schema import Playbook
-from firebreak.records import IncidentStatus, Json
+from firebreak.records import IncidentStatus, Json, printable
 from firebreak.triage import named_playbook, playbook_for
 
 MIN_DIGEST = 12  # hex digits: enough to name the question that was read
@@ -96,7 +96,8 @@ def reopen(case: Case, playbook: Playbook, step_id: str, *, by: str, reason: str
     status = steps[step_id].status if step_id in steps else None
     if status not in (StepStatus.DENIED, StepStatus.TIMED_OUT, StepStatus.FAILED):
         raise ApprovalError(case.id, step_id, f"cannot be reopened, it is {status or 'unknown'}")
-    case.append("step.reopened", {"step": step_id, "by": by, "reason": reason}, actor=by)
+    body = {"step": step_id, "by": by, "reason": printable(reason)[:MAX_REASON]}
+    case.append("step.reopened", body, actor=by)
 
 
 def standing_question(case: Case) -> Json:

@@ -5,6 +5,7 @@ Source: DSSE v1.0 (github.com/secure-systems-lab/dsse); the signing itself is se
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def create_key(path: Path) -> None:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}")  # a pid returns in containers
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.write(pem)
         stream.flush()

@@ -51,7 +51,7 @@ def secret(reference: str) -> str | None:
     Secrets never stand in the inventory, in Prefect parameters or in the journal.
 
     Raises:
-        SettingError: the reference has neither form.
+        SettingError: the reference has neither form, or its file cannot be read as text.
     """
     kind, _, name = reference.partition(":")
     if kind == "env" and name:
@@ -61,4 +61,6 @@ def secret(reference: str) -> str | None:
             return Path(name).read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise SettingError("secret reference", reference, "a readable text file") from error
     raise SettingError("secret reference", reference, "env:NAME or file:/path")

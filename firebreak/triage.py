@@ -75,13 +75,28 @@ def playbook_for(types: tuple[str, ...], folder: Path) -> Playbook | None:
 
 
 def named_playbook(name: str, folder: Path) -> Playbook:
-    """The playbook of that name. Raises: SourceError when there is none."""
-    files = {load_playbook(file).name: file for file in sorted(folder.glob("*.yaml"))}
-    if name not in files:
-        raise SourceError(
-            str(folder), f"no playbook is named {name!r}", f"known: {', '.join(files) or 'none'}"
-        )
-    return load_playbook(files[name])
+    """The playbook of that name.
+
+    A broken file beside it does not stop the response that another playbook began.
+
+    Raises:
+        SourceError: there is none, its file cannot be used, or two files bear the name.
+    """
+    found: dict[str, Playbook] = {}
+    problem: SourceError | None = None
+    for file in sorted(folder.glob("*.yaml")):
+        try:
+            playbook = load_playbook(file)
+        except SourceError as error:
+            problem = problem or error
+            continue
+        if playbook.name == name and name in found:
+            raise SourceError(str(file), f"another file has playbook {name!r} as well", "keep one")
+        found[playbook.name] = playbook
+    if name in found:
+        return found[name]
+    known = f"known: {', '.join(found) or 'none'}"
+    raise problem or SourceError(str(folder), f"no playbook is named {name!r}", known)
 
 
 def _sharing(inventory: Inventory, model: Model) -> tuple[str, ...]:

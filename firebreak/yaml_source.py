@@ -5,15 +5,19 @@ The dialect is deliberately smaller than YAML 1.1: no tags, no anchors, no dupli
 """
 
 import difflib
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
+from yaml.reader import ReaderError
 
 from firebreak.errors import SourceError
+from firebreak.records import printable
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -23,7 +27,7 @@ ID_EXPECTED = "an id of letters, digits, dot, dash and underscore"
 
 T = TypeVar("T")
 D = TypeVar("D")
-_DURATION = re.compile(r"^(\d{1,6})(ms|s|m|h|d|bd)$")
+_DURATION = re.compile(r"([0-9]{1,6})(ms|s|m|h|d|bd)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -53,7 +57,7 @@ class Node:
 
     def fail(self, problem: str, fix: str = "") -> NoReturn:
         """Raise the one error of this package for source files, at this place."""
-        raise SourceError(self.where, f"{self.name}: {problem}", fix)
+        raise SourceError(self.where, f"{printable(self.name)}: {problem}", fix)
 
     def plain(self) -> Any:
         """The value without places: dicts, lists and scalars."""
@@ -106,7 +110,7 @@ class Node:
 
     def duration(self) -> timedelta:
         """The value as a duration: `30s`, `5m`, `4h`, `2d`, or `5bd` (business days)."""
-        match = _DURATION.match(self.value) if isinstance(self.value, str) else None
+        match = _DURATION.fullmatch(self.value) if isinstance(self.value, str) else None
         if match is None:
             self.fail(f"expected a duration such as 30s, 5m, 4h, 2d or 5bd, got {self._shown()}")
         count, unit = int(match[1]), match[2]
@@ -175,7 +179,7 @@ class Fields:
             if key not in self._asked:
                 raise SourceError(
                     child.where,
-                    f"{self.node.name}: unknown key {key!r}",
+                    f"{printable(self.node.name)}: unknown key {key!r}",
                     _did_you_mean(key, tuple(sorted(self._asked))),
                 )
 
@@ -187,16 +191,35 @@ def read_yaml(path: Path) -> Node:
         SourceError: missing, unreadable, too large, not UTF-8, not YAML, duplicate keys, anchors,
             tags, too deep; with line and column where they are known.
     """
+    return parse_yaml(read_source(path, MAX_BYTES, "make one with: firebreak init"), str(path))
+
+
+def read_source(path: Path, limit: int, fix: str = "") -> bytes:
+    """The bytes of a file that people write; links are followed, a FIFO does not block.
+
+    Args:
+        path: of the file.
+        limit: bytes; a larger file is refused.
+        fix: what to do when there is none.
+
+    Raises:
+        SourceError: missing, unreadable, not a plain file, or too large.
+    """
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise SourceError(
-            str(path),
-            f"cannot be read: {error.strerror}",
-            "check the path, or make one with: firebreak init",
-        ) from error
-    return parse_yaml(raw, str(path))
+        with open(path, "rb", opener=_without_blocking) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise SourceError(str(path), "is not a plain file")
+            raw = stream.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        problem = getattr(error, "strerror", None) or str(error)
+        raise SourceError(str(path), f"cannot be read: {problem}", fix) from error
+    if len(raw) > limit:
+        raise SourceError(str(path), f"larger than {limit} bytes", "split it")
+    return raw
+
+
+def _without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def parse_yaml(raw: bytes, file: str) -> Node:
@@ -206,19 +229,23 @@ def parse_yaml(raw: bytes, file: str) -> Node:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
+        before = raw[: error.start].decode("utf-8")
         raise SourceError(
-            f"{file}:{line}", f"byte {error.start} is not UTF-8", "save as UTF-8"
+            _place(file, before), f"byte {error.start} is not UTF-8", "save as UTF-8"
         ) from error
     try:
-        _refuse_anchors(text, file)
+        _refuse_extras(text, file)
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = _at(file, mark) if mark else file
         raise SourceError(where, f"not valid YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:  # characters that YAML forbids carry no mark
-        raise SourceError(file, f"not valid YAML: {str(error).splitlines()[0]}") from error
+    except ReaderError as error:  # a character that YAML forbids
+        raise SourceError(
+            _place(file, text[: error.position]),
+            f"character U+{ord(text[error.position]):04X} is not allowed",
+            "remove it",
+        ) from error
     except RecursionError as error:
         raise SourceError(file, f"nested deeper than {MAX_DEPTH} levels", "flatten it") from error
     if root is None:
@@ -245,9 +272,10 @@ class _Converter:
                 self.convert(child, f"{name}[{i}]", depth + 1) for i, child in enumerate(node.value)
             ]
             return Node(children, where, name)
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            raise SourceError(where, f"tag {node.tag!r} is not allowed", "remove it")
-        return Node(self.loader.construct_object(node), where, name)
+        try:
+            return Node(self.loader.construct_object(node), where, name)
+        except ValueError as error:  # a whole number of thousands of digits
+            raise SourceError(where, f"{printable(name)}: {error}") from error
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Node]:
         found: dict[str, Node] = {}
@@ -262,9 +290,16 @@ class _Converter:
         return found
 
 
-def _refuse_anchors(text: str, file: str) -> None:
+def _refuse_extras(text: str, file: str) -> None:
+    """Refuse anchors, tags, depth and sheer number before anything is built from the text."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if count > 2 * MAX_NODES:
+            raise SourceError(_at(file, event.start_mark), f"over {MAX_NODES} values", "split it")
+        if tag := getattr(event, "tag", None):
+            raise SourceError(
+                _at(file, event.start_mark), f"tag {tag!r} is not allowed", "remove it"
+            )
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise SourceError(
                 _at(file, event.start_mark),
@@ -285,6 +320,12 @@ def _refuse_anchors(text: str, file: str) -> None:
 
 def _at(file: str, mark: Any) -> str:
     return f"{file}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _place(file: str, before: str) -> str:
+    """Line and column of the character after `before`."""
+    line = before.count("\n") + 1
+    return f"{file}:{line}:{len(before) - (before.rfind(chr(10)) + 1) + 1}"
 
 
 def _did_you_mean(word: str, options: tuple[str, ...]) -> str:

@@ -5,9 +5,11 @@ many classes and few samples it alarms without cause, with few classes it misses
 alone therefore never starts containment.
 """
 
+import errno
 import json
 import math
 import os
+import stat
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +18,13 @@ from pathlib import Path
 from firebreak.errors import SourceError
 from firebreak.inventory import Behavior, Model
 from firebreak.records import Finding, FindingType, Severity, printable
+from firebreak.yaml_source import read_source
 
 MAX_TAIL_BYTES = 64 << 20
 MAX_CLASSES = 10_000
 MAX_LABEL = 200
+MAX_WEIGHT = 1e12
+MAX_DISTRIBUTION_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,11 @@ def read_outputs(path: Path, window: int) -> Outputs:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
+    with open(path, "rb", opener=_without_blocking) as stream:
+        info = os.fstat(stream.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "is not a plain file")
+        size = info.st_size
         start = max(0, size - MAX_TAIL_BYTES)
         stream.seek(start)
         if start:
@@ -88,13 +96,13 @@ def check_drift(model: Model, behavior: Behavior) -> list[Finding]:
     Raises:
         SourceError: the baseline distribution cannot be used.
     """
-    baseline = behavior.baseline or read_distribution(behavior.baseline_file)
+    baseline = _labelled(behavior.baseline or read_distribution(behavior.baseline_file))
     try:
         outputs = read_outputs(behavior.outputs, behavior.window)
     except OSError as error:
         return [_unknown(model, behavior, f"outputs cannot be read: {error.strerror}")]
     if not outputs.total:
-        return [_unknown(model, behavior, f"no readable output among {outputs.unreadable} lines")]
+        return [_unknown(model, behavior, "no readable output", unreadable=outputs.unreadable)]
     divergence = jensen_shannon(baseline, outputs.counts)
     if divergence <= behavior.threshold:
         return []
@@ -129,17 +137,25 @@ def read_distribution(path: Path | None) -> Mapping[str, float]:
         SourceError: missing, not JSON, or weights that are not numbers >= 0 with a positive sum.
     """
     where = str(path)
+    data = read_source(Path(where), MAX_DISTRIBUTION_BYTES)
     try:
-        raw = json.loads(Path(where).read_bytes()[: 16 << 20])
-    except OSError as error:
-        raise SourceError(where, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
+        raw = json.loads(data)
+    except (ValueError, RecursionError) as error:
         raise SourceError(where, f"not JSON: {error}") from error
     if not isinstance(raw, dict) or not all(_is_weight(v) for v in raw.values()):
-        raise SourceError(where, "expected an object of class -> weight >= 0")
+        raise SourceError(where, f"expected an object of class -> weight, 0 to {MAX_WEIGHT:g}")
     if sum(raw.values()) <= 0:
         raise SourceError(where, "the weights add up to 0")
     return {str(k): float(v) for k, v in raw.items()}
+
+
+def _labelled(weights: Mapping[str, float]) -> Mapping[str, float]:
+    """The same weights under the names that `read_outputs` gives to classes."""
+    found: dict[str, float] = {}
+    for name, weight in weights.items():
+        label = printable(name)[:MAX_LABEL]
+        found[label] = found.get(label, 0.0) + weight
+    return found
 
 
 def _label(line: bytes) -> str | None:
@@ -149,7 +165,8 @@ def _label(line: bytes) -> str | None:
         return None
     if not isinstance(row, dict):
         return None
-    label = row.get("predicted_class", row.get("label"))
+    label = row.get("predicted_class")
+    label = row.get("label") if label is None else label
     if isinstance(label, bool) or not isinstance(label, str | int):
         return None
     return printable(str(label))[:MAX_LABEL]
@@ -157,19 +174,21 @@ def _label(line: bytes) -> str | None:
 
 def _is_weight(value: object) -> bool:
     return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_WEIGHT
     )
 
 
-def _unknown(model: Model, behavior: Behavior, problem: str) -> Finding:
+def _without_blocking(path: str, flags: int) -> int:
+    """The outputs are the model's own: a FIFO in their place must not stop detection."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _unknown(model: Model, behavior: Behavior, problem: str, **more: int) -> Finding:
     return Finding(
         FindingType.DRIFT_UNKNOWN,
         Severity.LOW,
         "drift",
         f"{model.id}: behaviour unknown, {problem}",
-        {"model": model.id, "path": str(behavior.outputs), "problem": problem},
+        {"model": model.id, "path": str(behavior.outputs), "problem": problem, **more},
         model.id,
     )

@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebreak.checks.hashing import FileDigest, Problem, Progress, Tree, scan_strict
+from firebreak.checks.hashing import FileDigest, Problem, Progress, Tree, scan, scan_strict
 from firebreak.errors import BaselineError, ModelPathError, SealError
 from firebreak.incidents.case import open_sealer
 from firebreak.inventory import Inventory, Model
-from firebreak.records import Finding, FindingType, Json, Severity, now, timestamp
+from firebreak.records import Finding, FindingType, Json, Severity, now, printable, timestamp
 from firebreak.sealing import MAX_SEALED_BYTES
 
 _SIGNATURE_FILE = re.compile(
@@ -95,8 +95,12 @@ def create_baseline(
     Raises:
         ModelPathError: the path is missing or cannot be read.
         UnsafeFileError: something in the model must not be trusted.
-        BaselineError: there is a baseline and `replace` is false, or the model has no file.
+        BaselineError: nobody or no reason is named, there is a baseline and `replace` is false,
+            or the model has no file.
     """
+    by, reason = printable(by), printable(reason)
+    if not by.strip() or not reason.strip():
+        raise BaselineError(model.id, "needs a person (--by) and a reason (--reason)")
     place = baseline_path(inventory, model.id)
     if place.exists() and not replace:
         raise BaselineError(model.id, f"exists already in {place}; pass --replace with a reason")
@@ -142,13 +146,29 @@ def load_baseline(inventory: Inventory, model_id: str) -> Baseline | None:
         sealed = json.loads(place.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SealError(str(place), f"not JSON: {error}") from error
     record = open_sealer(inventory).open("baseline", sealed, str(place))
     baseline = Baseline.from_json(record)
     if baseline.model != model_id:
         raise SealError(str(place), f"is the baseline of {baseline.model!r}, not {model_id!r}")
     return baseline
+
+
+def look(model: Model, *, progress: Progress | None = None) -> Tree:
+    """What lies under a model with a baseline now; nothing at all when the model vanished.
+
+    Raises:
+        ModelPathError: the path cannot be read.
+    """
+    try:
+        return scan(model.path, progress=progress)
+    except (FileNotFoundError, NotADirectoryError):
+        return Tree(())  # every file of the baseline is missing
+    except OSError as error:
+        raise ModelPathError(
+            model.where, str(model.path), f"cannot be read: {error.strerror}"
+        ) from error
 
 
 def compare(baseline: Baseline, tree: Tree) -> list[Finding]:
@@ -159,7 +179,8 @@ def compare(baseline: Baseline, tree: Tree) -> list[Finding]:
     """
     expected = {f.path: f for f in baseline.files}
     actual = {f.path: f for f in compared(tree.files)}
-    broken = {p.path: p for p in tree.problems}
+    shown = {printable(path) for path in expected}
+    broken = {p.path for p in tree.problems}
     findings = [
         _changed(baseline, expected[path], actual[path])
         for path in sorted(expected.keys() & actual.keys())
@@ -170,22 +191,23 @@ def compare(baseline: Baseline, tree: Tree) -> list[Finding]:
             baseline,
             FindingType.MISSING,
             Severity.CRITICAL,
-            f"{path} is missing",
+            f"{printable(path)} is missing",
             {"file": path, "expected_sha256": expected[path].sha256},
         )
-        for path in sorted(expected.keys() - actual.keys() - broken.keys())
+        for path in sorted(expected.keys() - actual.keys())
+        if printable(path) not in broken
     ]
     findings += [
         _finding(
             baseline,
             FindingType.UNEXPECTED,
             Severity.HIGH,
-            f"{path} is not in the baseline",
+            f"{printable(path)} is not in the baseline",
             {"file": path, "actual_sha256": actual[path].sha256, "size": actual[path].size},
         )
         for path in sorted(actual.keys() - expected.keys())
     ]
-    return findings + [_broken(baseline, p, p.path in expected) for p in tree.problems]
+    return findings + [_broken(baseline, p, p.path in shown) for p in tree.problems]
 
 
 def compared(files: tuple[FileDigest, ...]) -> tuple[FileDigest, ...]:
@@ -203,7 +225,7 @@ def _changed(baseline: Baseline, old: FileDigest, new: FileDigest) -> Finding:
     }
     if old.link != new.link:
         evidence["problem"] = f"was {_nature(old)}, is {_nature(new)}"
-    message = f"{old.path} differs from its baseline"
+    message = f"{printable(old.path)} differs from its baseline"
     return _finding(baseline, FindingType.TAMPERED, Severity.CRITICAL, message, evidence)
 
 
@@ -220,7 +242,7 @@ def _broken(baseline: Baseline, problem: Problem, known: bool) -> Finding:
 
 
 def _nature(file: FileDigest) -> str:
-    return "a plain file" if file.link is None else f"a link to {file.link}"
+    return "a plain file" if file.link is None else f"a link to {printable(file.link)}"
 
 
 def _finding(

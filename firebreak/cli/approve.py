@@ -31,12 +31,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace, output: Output) -> ExitCode:
     """Take the answer and wake the run that waits for it."""
     from firebreak import prefect_bridge as bridge
-    from firebreak.playbook.question import as_markdown
+    from firebreak.playbook.question import as_text
     from firebreak.response import answer_gate, find_case, standing_question
 
     case = find_case(inventory_of(args), args.incident)
     question = standing_question(case)
-    output.line(as_markdown(case, question))
+    output.line(as_text(case, question))
     decision = "reject" if args.reject else "approve"
     taken = answer_gate(
         case,

@@ -8,7 +8,12 @@ from firebreak.cli.output import ExitCode, Output, add_common, inventory_of
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the commands."""
-    command = commands.add_parser("baseline", help="make or verify a model's baseline")
+    command = commands.add_parser(
+        "baseline",
+        help="make or verify a model's baseline",
+        epilog='example:\n  firebreak baseline create sentiment --by ana --reason "release 1.1.0"',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     kinds = command.add_subparsers(dest="kind", metavar="ACTION", required=True)
     create = kinds.add_parser(
         "create",
@@ -23,7 +28,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     create.add_argument("--replace", action="store_true", help="replace an existing baseline")
     add_common(create)
     create.set_defaults(run=run_create)
-    verify = kinds.add_parser("verify", help="compare a model with its baseline")
+    verify = kinds.add_parser(
+        "verify",
+        help="compare a model with its baseline",
+        description="Compare a model with its baseline and print what differs; opens no incident.",
+        epilog="example:\n  firebreak baseline verify sentiment",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verify.add_argument("model", help="model id of the inventory")
     add_common(verify)
     verify.set_defaults(run=run_verify)
@@ -63,24 +74,17 @@ def run_create(args: argparse.Namespace, output: Output) -> ExitCode:
 
 def run_verify(args: argparse.Namespace, output: Output) -> ExitCode:
     """Compare and print; opens no incident."""
-    from firebreak.checks.hashing import scan
-    from firebreak.checks.manifest import compare, load_baseline
+    from firebreak.checks.manifest import compare, load_baseline, look
     from firebreak.cli.detect import print_findings
-    from firebreak.errors import BaselineError, ModelPathError
+    from firebreak.errors import BaselineError
 
     inventory = inventory_of(args)
     model = inventory.model(args.model)
     baseline = load_baseline(inventory, model.id)
     if baseline is None:
         raise BaselineError(model.id, "there is none")
-    try:
-        with output.progress(f"hashing {model.id}", _size(model.path)) as progress:
-            tree = scan(model.path, progress=progress)
-    except OSError as error:
-        raise ModelPathError(
-            model.where, str(model.path), f"cannot be read: {error.strerror}"
-        ) from error
-    findings = compare(baseline, tree)
+    with output.progress(f"hashing {model.id}", _size(model.path)) as progress:
+        findings = compare(baseline, look(model, progress=progress))
     output.data(
         {
             "model": model.id,

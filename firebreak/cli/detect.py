@@ -44,9 +44,7 @@ def run(args: argparse.Namespace, output: Output) -> ExitCode:
         summary = detect(
             inventory, args.models, progress=progress, on_critical=alert_all(inventory)
         )
-    started = _start(output)
-    output.data({**summary.to_json(), "started": started})
-    print_summary(output, summary)
+    _report(output, summary)
     return ExitCode.FINDINGS if summary.findings else ExitCode.CLEAN
 
 
@@ -57,18 +55,23 @@ def _watch(args: argparse.Namespace, output: Output) -> ExitCode:
     from firebreak.watch import Watch
 
     inventory = load_inventory()
+    for model in args.models:
+        inventory.model(model)  # a wrong id will not get better by waiting
 
     def check() -> int:
-        summary = detect(load_inventory(), args.models, on_critical=alert_all(inventory))
-        started = _start(output)
-        output.data({**summary.to_json(), "started": started})
-        print_summary(output, summary)
+        fresh = load_inventory()
+        summary = detect(fresh, args.models, on_critical=alert_all(fresh))
+        _report(output, summary)
         return len(summary.findings)
 
     watch = Watch(
         check,
         inventory.check_interval.total_seconds(),
-        on_error=lambda error: output.error(str(error), "Trying again after a pause."),
+        on_error=lambda error: output.error(
+            str(error) or type(error).__name__,
+            "Trying again after a pause.",
+            getattr(error, "__notes__", ()),
+        ),
     )
     output.line(
         f"watching {len(inventory.models)} models every "
@@ -78,6 +81,16 @@ def _watch(args: argparse.Namespace, output: Output) -> ExitCode:
     output.data(counters)
     output.line(", ".join(f"{name} {count}" for name, count in counters.items()))
     return ExitCode.CLEAN
+
+
+def _report(output: Output, summary: "Summary") -> None:
+    """Print the outcome and start what is due; a server that is away hides no finding."""
+    print_summary(output, summary)
+    started: list[dict[str, str]] = []
+    try:
+        started = _start(output)
+    finally:
+        output.data({**summary.to_json(), "started": started})
 
 
 def _start(output: Output) -> list[dict[str, str]]:

@@ -12,10 +12,25 @@ if TYPE_CHECKING:
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the commands."""
-    command = commands.add_parser("incident", help="list, show, export or verify incidents")
+    command = commands.add_parser(
+        "incident",
+        help="list, show, export or verify incidents",
+        epilog="example:\n  firebreak incident show sentiment",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     kinds = command.add_subparsers(dest="kind", metavar="ACTION", required=True)
-    listing = kinds.add_parser("list", help="all incidents, newest first")
-    show = kinds.add_parser("show", help="one incident: status, question, timeline")
+    listing = kinds.add_parser(
+        "list",
+        help="all incidents, newest first",
+        epilog="example:\n  firebreak incident list --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    show = kinds.add_parser(
+        "show",
+        help="one incident: status, question, timeline",
+        epilog="example:\n  firebreak incident show INC-20260102-0a1b2c",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     export = kinds.add_parser(
         "export",
         help="write one file that proves itself",
@@ -23,7 +38,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     export.add_argument("--to", type=Path, metavar="FILE", help="default: INCIDENT.tar")
-    verify = kinds.add_parser("verify", help="verify an exported bundle, or a stored incident")
+    verify = kinds.add_parser(
+        "verify",
+        help="verify an exported bundle, or a stored incident",
+        epilog="example:\n  firebreak incident verify incident.tar --key evidence.pub",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verify.add_argument("incident", help="bundle file, or incident id")
     verify.add_argument(
         "--key", type=Path, metavar="PUB", help="public key that must have sealed the bundle"
@@ -42,20 +62,28 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run_list(args: argparse.Namespace, output: Output) -> ExitCode:
     """Print all incidents; exit 1 while one is not over."""
+    from firebreak.errors import JournalCorruptError
     from firebreak.incidents.case import open_case
     from firebreak.incidents.store import Store
-    from firebreak.incidents.view import view
+    from firebreak.incidents.view import IncidentView, view
 
     inventory = inventory_of(args)
-    rows = []
+    rows, corrupt = [], None
     for row in Store(inventory.database_url).incidents():
-        seen = view(open_case(row.id, inventory).entries())
-        rows.append({"id": row.id, **seen.to_json()})
+        try:
+            seen = view(open_case(row.id, inventory).entries()).to_json()
+        except JournalCorruptError as error:  # the others are shown all the same
+            corrupt = corrupt or error
+            unknown = IncidentView(subject=row.subject, opened_at=row.opened_at)
+            seen = {**unknown.to_json(), "status": "corrupt", "severity": "unknown"}
+        rows.append({"id": row.id, **seen})
     output.data(rows)
     if not rows:
         output.line("no incidents", "clean")
     columns = ("id", "status", "severity", "subject", "opened_at", "findings")
     output.table(columns, [tuple(str(row[c]) for c in columns) for row in rows])
+    if corrupt is not None:
+        raise corrupt
     over = all(row["status"] in ("recovered", "closed") for row in rows)
     return ExitCode.CLEAN if over else ExitCode.FINDINGS
 
@@ -64,7 +92,7 @@ def run_show(args: argparse.Namespace, output: Output) -> ExitCode:
     """Print one incident."""
     from firebreak.incidents.view import view
     from firebreak.investigation.timeline import timeline, times
-    from firebreak.playbook.question import as_markdown
+    from firebreak.playbook.question import as_text
     from firebreak.response import find_case
 
     case = find_case(inventory_of(args), args.incident)
@@ -85,7 +113,7 @@ def run_show(args: argparse.Namespace, output: Output) -> ExitCode:
     output.table(("time", "what"), [(event.time, event.text) for event in events])
     if seen.question:
         output.line("")
-        output.line(as_markdown(case, seen.question))
+        output.line(as_text(case, seen.question))
     return ExitCode.CLEAN if seen.status.value in ("recovered", "closed") else ExitCode.FINDINGS
 
 
@@ -106,15 +134,23 @@ def run_export(args: argparse.Namespace, output: Output) -> ExitCode:
 
 def run_verify(args: argparse.Namespace, output: Output) -> ExitCode:
     """Verify a bundle file offline, or an incident in the store."""
+    from firebreak.errors import BundleError
     from firebreak.incidents.bundle import verify_bundle, verify_stored
     from firebreak.response import find_case
     from firebreak.sealing import load_sealer
 
     path = Path(args.incident)
+    key = load_sealer(args.key) if args.key else None
     if path.is_file():
-        report = verify_bundle(path, load_sealer(args.key) if args.key else None)
+        report = verify_bundle(path, key)
+    elif path.suffix == ".tar" or "/" in args.incident:
+        raise BundleError(str(path), "there is no such file")
     else:
         report = verify_stored(find_case(inventory_of(args), args.incident))
+        if key is not None and key.key_id != report.key_id:
+            raise BundleError(
+                report.incident, f"sealed by key {report.key_id}, not by {key.key_id}"
+            )
     output.data(report.to_json())
     _print_report(output, report)
     return ExitCode.CLEAN

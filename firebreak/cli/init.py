@@ -1,6 +1,7 @@
 """`firebreak init`: write an inventory to start from."""
 
 import argparse
+import os
 from pathlib import Path
 
 from firebreak.cli.output import ExitCode, Output
@@ -35,15 +36,25 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace, output: Output) -> ExitCode:
     """Write the inventory, prove that it loads, create the key."""
+    from firebreak.errors import SourceError
     from firebreak.importing import import_config, new_inventory
     from firebreak.incidents.case import open_sealer
-    from firebreak.inventory import load_inventory
+    from firebreak.inventory import parse_inventory
     from firebreak.settings import load_settings
+    from firebreak.yaml_source import parse_yaml
 
     text, notes = import_config(args.source) if args.source else (new_inventory(), [])
-    with args.inventory.open("x", encoding="utf-8") as stream:
-        stream.write(text)
-    inventory = load_inventory(load_settings(args.inventory))
+    file = Path(os.path.abspath(args.inventory))
+    source = str(args.source) if args.source else str(file)
+    # Proven before it is written: what does not load leaves nothing behind.
+    root = parse_yaml(text.encode("utf-8", "surrogatepass"), source)
+    inventory = parse_inventory(root, file, load_settings(args.inventory))
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        problem, fix = "exists already and is never overwritten", "name another with --inventory"
+        raise SourceError(str(file), problem, fix) from error
     sealer = open_sealer(inventory)
     output.data(
         {

@@ -9,6 +9,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from firebreak.records import printable
+
 if TYPE_CHECKING:
     from firebreak.checks.hashing import Progress
     from firebreak.inventory import Inventory
@@ -39,21 +41,22 @@ class ExitCode(IntEnum):
 class Output:
     """Prints one command's outcome, for people or for machines."""
 
-    def __init__(self, *, as_json: bool = False) -> None:
-        self.as_json = as_json
+    def __init__(self, *, as_json: bool = False, as_lines: bool = False) -> None:
+        self.as_json, self.as_lines = as_json, as_lines
         self.rich = not as_json and sys.stdout.isatty()
 
     def data(self, value: Any) -> None:
-        """Print a value as JSON, only with --json."""
+        """Print a value as JSON, only with --json; on one line when there will be several."""
         if self.as_json:
-            print(json.dumps(value, indent=2, ensure_ascii=False))
+            print(json.dumps(value, indent=None if self.as_lines else 2), flush=True)
 
     def line(self, text: str, style: str = "") -> None:
-        """Print a line for people; nothing with --json."""
+        """Print text for people; nothing with --json. Control characters are escaped."""
         if self.as_json:
             return
+        text = "\n".join(printable(part) for part in text.split("\n"))
         if not self.rich:
-            print(text)
+            print(text, flush=True)  # a daemon's lines must not wait in a buffer
             return
         from rich.console import Console
         from rich.text import Text
@@ -64,9 +67,10 @@ class Output:
         """Print a table for people: drawn in a terminal, tab-separated in a pipe."""
         if self.as_json:
             return
+        rows = [[printable(cell) for cell in row] for row in rows]
         if not self.rich:
             for row in rows:
-                print("\t".join(row))
+                print("\t".join(row), flush=True)
             return
         from rich.console import Console
         from rich.table import Table
@@ -77,12 +81,20 @@ class Output:
             table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
         Console().print(table)
 
-    def error(self, problem: str, hint: str) -> None:
-        """Print an error and the next move to standard error; JSON with --json."""
+    def error(self, problem: str, hint: str, notes: Sequence[str] = ()) -> None:
+        """Print an error, what else is known and the next move to standard error, as JSON if asked.
+
+        Args:
+            problem: what is wrong.
+            hint: the next move.
+            notes: what else happened, such as further errors.
+        """
         if self.as_json:
-            print(json.dumps({"error": problem, "hint": hint}, ensure_ascii=False), file=sys.stderr)
+            text = json.dumps({"error": problem, "hint": hint, "notes": list(notes)})
         else:
-            print(f"error: {problem}\nhint: {hint}", file=sys.stderr)
+            lines = [f"error: {problem}", *(f"also: {note}" for note in notes), f"hint: {hint}"]
+            text = "\n".join(printable(line) for line in lines)
+        print(text, file=sys.stderr, flush=True)
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator["Progress | None"]:

@@ -39,19 +39,31 @@ def tick_incident(case: Case, playbooks: Path, moment: datetime | None = None) -
 
 
 def _gates(case: Case, playbook: Playbook, moment: datetime) -> list[Json]:
+    """Overdue questions: journaled by `expire`, told here, also after a crash between the two."""
+    expire(case, playbook, moment)
+    entries = case.entries()
+    told = {e.body["question"] for e in entries if e.kind == "gate.overdue_told"}
     happened = []
-    for step_id in expire(case, playbook, moment):
-        gate = playbook.step(step_id).gate
-        held = gate is not None and gate.otherwise == "hold"
-        with working_on(f"overdue-{step_id}"):
+    for entry in (e for e in entries if e.kind == "gate.timed_out" and e.seq not in told):
+        step_id, held = entry.body["step"], entry.body["otherwise"] == "hold"
+        with working_on(f"overdue-{step_id}-{entry.seq}"):
             send(case, "stakeholder_update")
+        if held:
+            _end_held(case, playbook)
+        case.append("gate.overdue_told", {"step": step_id, "question": entry.seq})
         what = "held" if held else "escalated"
         happened.append({"incident": case.id, "what": what, "step": step_id})
-    state = replay(playbook, case.entries())
-    if any(h["what"] == "held" for h in happened) and state.status is Status.HELD:
+    return happened
+
+
+def _end_held(case: Case, playbook: Playbook) -> None:
+    """Journal the end that nobody else journals: the walk is suspended or gone."""
+    entries = case.entries()
+    state = replay(playbook, entries)
+    last = [e.kind for e in entries if e.kind.startswith("response.")][-1]
+    if state.status is Status.HELD and last != "response.ended":
         reasons = {k: s.reason for k, s in state.steps.items() if s.reason}
         case.append("response.ended", {"status": state.status.value, "reasons": reasons})
-    return happened
 
 
 def _deadlines(case: Case, playbook: Playbook, moment: datetime) -> list[Json]:

@@ -7,7 +7,7 @@ from firebreak.containment.drivers import driver_for
 from firebreak.errors import ContainmentError
 from firebreak.incidents.case import Case
 from firebreak.inventory import Target
-from firebreak.records import Json
+from firebreak.records import Json, printable
 
 ISOLATE, STOP, RELEASE = "isolate", "stop", "release"
 
@@ -46,7 +46,7 @@ def bring_back(case: Case, target: Target) -> Json:
     """
     driver = driver_for(target)
     if target.scheme != "file":  # a paused process would go on with the compromised model in memory
-        contain(case, target, Mode.DESTRUCTIVE, waived_by="rollback approval")
+        contain(case, target, Mode.DESTRUCTIVE, waived_by=approved_by(case))
     receipt = case.perform(
         RELEASE,
         target.uri,
@@ -69,10 +69,10 @@ def plan_for(case: Case, target: Target, mode: Mode) -> Json:
     """
     try:
         plan = driver_for(target).plan(target, mode, case)
-    except ContainmentError as error:
+    except Exception as error:  # noqa: BLE001 - people are asked also when an engine does not answer
         return {
             "target": target.uri,
-            "actions": [f"cannot be planned: {error}"],
+            "actions": [f"cannot be planned: {printable(str(error)) or type(error).__name__}"],
             "destroys": [],
             "affects": [],
             "uncaptured": [],
@@ -89,6 +89,15 @@ def receipts(case: Case, target: Target) -> list[Receipt]:
         and e.body["target"] == target.uri
         and e.body["action"] in (ISOLATE, STOP)
     ]
+
+
+def approved_by(case: Case) -> str | None:
+    """Who approved at the last gate that was approved; None when nobody was asked."""
+    answers = [e.body for e in case.entries() if e.kind == "gate.answered"]
+    approved = [b for b in answers if b["decision"] == "approve"]
+    question = [(b["step"], b["digest"]) for b in approved][-1:]
+    names = [b["approver"] for b in approved if (b["step"], b["digest"]) in question]
+    return ", ".join(dict.fromkeys(names)) or None
 
 
 def captured(case: Case) -> set[str]:
@@ -109,4 +118,6 @@ def _require_captured(case: Case, plan: Plan, waived_by: str | None) -> None:
         raise ContainmentError(
             plan.target, f"would destroy {', '.join(lost)}, which nobody captured or waived"
         )
-    case.append("evidence.waived", {"classes": lost, "by": waived_by, "target": plan.target})
+    waiver = {"classes": lost, "by": waived_by, "target": plan.target}
+    if not any(e.kind == "evidence.waived" and e.body == waiver for e in case.entries()):
+        case.append("evidence.waived", waiver)

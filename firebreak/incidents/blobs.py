@@ -34,7 +34,9 @@ class Blobs:
                 out.flush()
                 os.fsync(out.fileno())
             place = self.path(sha.hexdigest())
-            place.parent.mkdir(exist_ok=True, mode=0o700)
+            if not place.parent.is_dir():
+                place.parent.mkdir(exist_ok=True, mode=0o700)
+                _sync_folder(self.root)
             part.replace(place)
             _sync_folder(place.parent)
         finally:

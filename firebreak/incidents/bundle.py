@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import secrets
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -68,10 +69,13 @@ def export_bundle(case: Case, place: Path) -> BundleReport:
     case.checkpoint()
     report = verify_stored(case)
     entries = case.entries()
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    part = place.with_name(f".{place.name}.{secrets.token_hex(8)}.part")
     try:
-        with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
-            files = [_add(tar, name, stream) for name, stream in _members(case, entries)]
+        with (
+            open(part, "xb", opener=_private) as stream,
+            tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            files = [_add(tar, name, content) for name, content in _members(case, entries)]
             statement = {
                 "incident": case.id,
                 "exported": timestamp(now()),
@@ -103,7 +107,7 @@ def verify_bundle(path: Path, key: Sealer | None = None) -> BundleReport:
     try:
         with tarfile.open(path, "r:") as tar:
             small, digests = _read(tar, str(path))
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
         raise BundleError(str(path), f"cannot be read: {error}") from error
     for name in (STATEMENT, PUBLIC_KEY, JOURNAL):
         if name not in small:
@@ -112,23 +116,24 @@ def verify_bundle(path: Path, key: Sealer | None = None) -> BundleReport:
         sealer = key or sealer_from_pem(small[PUBLIC_KEY], PUBLIC_KEY)
         statement = sealer.open("bundle", json.loads(small[STATEMENT]), STATEMENT)
         _check_files(statement, digests, str(path))
-        lines = small[JOURNAL].decode().splitlines()
+        lines = small[JOURNAL].decode().removesuffix("\n").split("\n")
         entries = list(
             verify_chain(
                 statement["incident"], (Entry.from_json(json.loads(line)) for line in lines)
             )
         )
         checkpoints = _checkpoints(entries, sealer)
+        collected = _collected(entries)
     except BundleError:
         raise
     except FirebreakError as error:
         raise BundleError(str(path), str(error)) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(str(path), f"malformed: {error!r}") from error
     if not entries or entries[-1].hash != statement["head"]:
         raise BundleError(str(path), "the journal does not end at the sealed head")
     blobs = {name.removeprefix("evidence/") for name in digests if name.startswith("evidence/")}
-    if missing := _collected(entries) - blobs:
+    if missing := collected - blobs:
         raise BundleError(
             str(path), f"evidence {min(missing)} is in the journal, not in the bundle"
         )
@@ -188,7 +193,8 @@ def _read(tar: tarfile.TarFile, where: str) -> tuple[dict[str, bytes], dict[str,
     small: dict[str, bytes] = {}
     digests: dict[str, str] = {}
     for member in tar:
-        if not _NAME.fullmatch(member.name) or not member.isreg() or member.name in digests:
+        plain = member.type == tarfile.REGTYPE and not member.issparse()
+        if not _NAME.fullmatch(member.name) or not plain or member.name in digests:
             raise BundleError(where, f"unexpected member {member.name!r}")
         stream = tar.extractfile(member)
         assert stream is not None  # noqa: S101 - regular files have a stream
@@ -206,6 +212,11 @@ def _read(tar: tarfile.TarFile, where: str) -> tuple[dict[str, bytes], dict[str,
         if name != member.name and name != sha.hexdigest():
             raise BundleError(where, f"evidence {name} hashes to {sha.hexdigest()}")
     return small, digests
+
+
+def _private(path: str, flags: int) -> int:
+    """A bundle holds evidence: only its owner may read it."""
+    return os.open(path, flags, 0o600)
 
 
 def _check_files(statement: Json, digests: dict[str, str], where: str) -> None:

@@ -8,11 +8,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from firebreak.evidence.redaction import redact
 from firebreak.incidents.blobs import Blobs
 from firebreak.incidents.journal import Entry, verify_chain
 from firebreak.incidents.store import Store
 from firebreak.inventory import Inventory, Model, load_inventory
-from firebreak.records import Finding, Json, canonical
+from firebreak.records import Finding, Json, canonical, printable
 from firebreak.sealing import Sealer, create_key, load_sealer
 
 CHECKPOINT_EVERY = 50
@@ -58,8 +59,7 @@ class Case:
     def append(self, kind: str, body: Json, actor: str | None = None) -> Entry:
         """Append to the journal; every `CHECKPOINT_EVERY` entries the head is sealed as well."""
         entry = self.store.append(self.id, actor or self.actor, kind, body)
-        if entry.seq and entry.seq % CHECKPOINT_EVERY == 0:
-            self.checkpoint()
+        self._checkpoint_when_due(entry)
         return entry
 
     def checkpoint(self) -> Entry:
@@ -68,6 +68,10 @@ class Case:
         record = {"incident": self.id, "seq": last.seq, "head": last.hash}
         sealed = self.sealer().seal("checkpoint", record)
         return self.store.append(self.id, "firebreak", "journal.checkpoint", sealed)
+
+    def _checkpoint_when_due(self, entry: Entry) -> None:
+        if entry.seq and entry.seq % CHECKPOINT_EVERY == 0:
+            self.checkpoint()
 
     def entries(self) -> list[Entry]:
         """The whole journal, its chain verified. Raises: JournalCorruptError."""
@@ -78,15 +82,25 @@ class Case:
         return open_sealer(self.inventory)
 
     def add_findings(self, findings: Iterable[Finding]) -> list[Finding]:
-        """Journal the findings that the incident does not hold yet, and return those."""
-        known = {e.body["key"] for e in self.entries() if e.kind == "finding.added"}
+        """Journal the findings that the incident does not hold yet, and return those.
+
+        Two detectors that see the same thing at the same time journal it once.
+        """
+        entries = self.entries()
+        known, last = _finding_keys(entries), entries[-1]
         new = []
         for finding in findings:
-            if finding.key not in known:
+            body = {"key": finding.key, **finding.to_json(), "step": _current_step.get()}
+            while finding.key not in known:
+                entry = self.store.append_after(last, self.id, self.actor, "finding.added", body)
+                if entry is None:
+                    fresh = list(self.store.entries(self.id, after=last.seq))
+                    known, last = known | _finding_keys(fresh), fresh[-1]
+                    continue
                 known.add(finding.key)
+                last = entry
                 new.append(finding)
-                body = {"key": finding.key, **finding.to_json(), "step": _current_step.get()}
-                self.append("finding.added", body)
+                self._checkpoint_when_due(entry)
         return new
 
     def add_evidence(
@@ -155,7 +169,8 @@ class Case:
         try:
             receipt = act()
         except Exception as error:
-            self.append("action.failed", {**identity, "error": f"{type(error).__name__}: {error}"})
+            problem = redact(printable(f"{type(error).__name__}: {error}"))
+            self.append("action.failed", {**identity, "error": problem})
             raise
         self.append("action.finished", {**identity, "receipt": receipt})
         return receipt
@@ -191,6 +206,10 @@ class working_on:  # noqa: N801 - reads as a sentence: with working_on("isolate"
 
     def __exit__(self, *_exc: object) -> None:
         _current_step.reset(self._token)
+
+
+def _finding_keys(entries: Iterable[Entry]) -> set[str]:
+    return {e.body["key"] for e in entries if e.kind == "finding.added"}
 
 
 def _is_bytes(data: list[Json] | list[bytes]) -> bool:

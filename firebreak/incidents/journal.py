@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from firebreak.errors import JournalCorruptError
-from firebreak.records import Json, digest_of, now, timestamp
+from firebreak.records import Json, digest_of, encodable, now, timestamp
 
 GENESIS = "0" * 64
 
@@ -61,9 +61,12 @@ class Entry:
 def next_entry(
     last: Entry | None, actor: str, kind: str, body: Json, time: datetime | None = None
 ) -> Entry:
-    """The entry that follows `last` (None starts a journal)."""
+    """The entry that follows `last` (None starts a journal).
+
+    Text that is not UTF-8 (an argument or file name) is escaped: it must not stop the record.
+    """
     seq, prev = (0, GENESIS) if last is None else (last.seq + 1, last.hash)
-    return Entry(seq, prev, timestamp(time or now()), actor, kind, body)
+    return Entry(seq, prev, timestamp(time or now()), encodable(actor), kind, encodable(body))
 
 
 def verify_chain(incident: str, entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -9,12 +9,14 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import (
     Column,
+    Connection,
     Engine,
     Index,
     Integer,
@@ -29,9 +31,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
-from firebreak.errors import JournalContendedError, JournalCorruptError, UnknownIncidentError
+from firebreak.errors import (
+    JournalContendedError,
+    JournalCorruptError,
+    StoreError,
+    UnknownIncidentError,
+)
 from firebreak.incidents.journal import Entry, next_entry
 from firebreak.records import Json, canonical, now, timestamp
 
@@ -75,11 +82,17 @@ class IncidentRow:
 
 
 class Store:
-    """One incident store, by SQLAlchemy URL. Cheap to make; safe to use from several processes."""
+    """One incident store, by SQLAlchemy URL. Cheap to make; safe to use from several processes.
+
+    Every method raises StoreError when the database cannot be read or written.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._engine = _connect(url)
+        try:
+            self._engine = _connect(url)
+        except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
+            raise StoreError(_shown(url), _reason(error)) from error
 
     def open_incident(self, subject: str, actor: str, body: Json) -> tuple[str, bool]:
         """The open incident of a subject, opened now when there is none.
@@ -94,7 +107,7 @@ class Store:
             incident = f"INC-{moment:%Y%m%d}-{random.SystemRandom().randrange(1 << 24):06x}"
             first = next_entry(None, actor, "incident.opened", {"subject": subject, **body}, moment)
             try:
-                with self._engine.begin() as db:
+                with self._database() as db:
                     db.execute(
                         insert(_incidents).values(
                             id=incident, subject=subject, opened_at=timestamp(moment)
@@ -111,12 +124,12 @@ class Store:
         query = select(_incidents.c.id).where(
             _incidents.c.subject == subject, _incidents.c.closed_at.is_(None)
         )
-        with self._engine.connect() as db:
+        with self._database() as db:
             return db.execute(query).scalar_one_or_none()
 
     def close_incident(self, incident: str) -> None:
         """Mark an incident closed; the next finding of its subject opens another one."""
-        with self._engine.begin() as db:
+        with self._database() as db:
             db.execute(
                 update(_incidents)
                 .where(_incidents.c.id == incident, _incidents.c.closed_at.is_(None))
@@ -126,12 +139,12 @@ class Store:
     def incidents(self) -> list[IncidentRow]:
         """All incidents, newest first."""
         query = select(_incidents).order_by(_incidents.c.opened_at.desc(), _incidents.c.id)
-        with self._engine.connect() as db:
+        with self._database() as db:
             return [IncidentRow(*row) for row in db.execute(query)]
 
     def incident(self, incident: str) -> IncidentRow:
         """One incident. Raises: UnknownIncidentError."""
-        with self._engine.connect() as db:
+        with self._database() as db:
             row = db.execute(select(_incidents).where(_incidents.c.id == incident)).one_or_none()
         if row is None:
             raise UnknownIncidentError(incident, self.place)
@@ -147,16 +160,32 @@ class Store:
             JournalContendedError: other writers took every place tried.
         """
         for attempt in range(APPEND_ATTEMPTS):
-            last = self._last(incident)
-            entry = next_entry(last, actor, kind, body, time_)
-            try:
-                with self._engine.begin() as db:
-                    db.execute(insert(_entries).values(_row(incident, entry)))
-            except IntegrityError:
-                time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 20)))  # noqa: S311 - jitter
-                continue
-            return entry
+            entry = self.append_after(self._last(incident), incident, actor, kind, body, time_)
+            if entry is not None:
+                return entry
+            time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 20)))  # noqa: S311 - jitter
         raise JournalContendedError(incident, APPEND_ATTEMPTS)
+
+    def append_after(
+        self,
+        last: Entry,
+        incident: str,
+        actor: str,
+        kind: str,
+        body: Json,
+        time_: datetime | None = None,
+    ) -> Entry | None:
+        """Append an entry right after `last`; None when somebody else's stands there already.
+
+        For writers whose entry depends on everything before it.
+        """
+        entry = next_entry(last, actor, kind, body, time_)
+        try:
+            with self._database() as db:
+                db.execute(insert(_entries).values(_row(incident, entry)))
+        except IntegrityError:
+            return None
+        return entry
 
     def entries(self, incident: str, after: int = -1) -> Iterator[Entry]:
         """The incident's entries with seq > after, in order, each read back and checked.
@@ -171,7 +200,7 @@ class Store:
             .where(_entries.c.incident == incident, _entries.c.seq > after)
             .order_by(_entries.c.seq)
         )
-        with self._engine.connect() as db:
+        with self._database() as db:
             rows = db.execute(query).all()
         for seq, digest, raw in rows:
             yield _parse(incident, seq, digest, raw)
@@ -179,7 +208,18 @@ class Store:
     @property
     def place(self) -> str:
         """The store's address without a password, for messages."""
-        return make_url(self.url).render_as_string(hide_password=True)
+        return _shown(self.url)
+
+    @contextmanager
+    def _database(self) -> Iterator[Connection]:
+        """One transaction; what the database says against it becomes a StoreError."""
+        try:
+            with self._engine.begin() as db:
+                yield db
+        except IntegrityError:
+            raise  # a place in the journal is taken: the caller tries the next one
+        except SQLAlchemyError as error:
+            raise StoreError(self.place, _reason(error)) from error
 
     def _last(self, incident: str) -> Entry:
         query = (
@@ -188,11 +228,23 @@ class Store:
             .order_by(_entries.c.seq.desc())
             .limit(1)
         )
-        with self._engine.connect() as db:
+        with self._database() as db:
             row = db.execute(query).one_or_none()
         if row is None:
             raise UnknownIncidentError(incident, self.place)
         return _parse(incident, *row)
+
+
+def _shown(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (SQLAlchemyError, ValueError):
+        return "with an address that is no URL"
+
+
+def _reason(error: Exception) -> str:
+    """The database's own words, without the statement and its values."""
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
 
 
 def _row(incident: str, entry: Entry) -> Json:
@@ -208,7 +260,7 @@ def _parse(incident: str, seq: int, digest: str, raw: str) -> Entry:
     try:
         entry = Entry.from_json(json.loads(raw))
         found = entry.hash
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise JournalCorruptError(incident, seq, f"is not a journal entry: {error}") from error
     if found != digest:
         raise JournalCorruptError(incident, seq, f"hashes to {found[:16]}, stored {digest[:16]}")
@@ -238,7 +290,13 @@ def _connect(url: str) -> Engine:
 
 def _configure_sqlite(connection: object, _record: object) -> None:
     """WAL lets readers go on while one writes; FULL keeps acknowledged entries over a power cut."""
+    # Bytes that are no longer UTF-8 must reach the hash check, which names the entry.
+    connection.text_factory = _text  # type: ignore[attr-defined]
     cursor = connection.cursor()  # type: ignore[attr-defined]
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")

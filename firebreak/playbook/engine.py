@@ -4,8 +4,12 @@ No storage, no clock, no network: everything it knows, it reads from the journal
 a restart, a retry and a second worker all decide alike. The rules:
 
 - A step is ready when every step in its `after` is over (done, skipped or approved).
-- A `when` that is false skips the step. Steps behind a skipped gate are skipped as well: nothing
-  that a gate guards runs because the gate was not asked.
+- No step runs while any gate before it, directly or not, is open: an approval that became void
+  closes what lies further behind it as well.
+- A `when` that is false skips the step. A step right behind a skipped gate is skipped as well. One
+  that acts on targets (`contain`, `recover`) is skipped even further behind it, up to the next
+  gate: nothing that a gate guards runs because the gate was not asked.
+- `incident.severity` is the worst finding, or what triage made of it when that is worse.
 - A denied gate, and one whose time ran out with `otherwise: hold`, hold the response.
 - A failed step starts nothing new: the response is failed, or held with `on_failure: hold`.
 - A started step that did not finish is ready again (its actions reconcile themselves).
@@ -80,6 +84,7 @@ class StepState:
         asked_at: RFC 3339, when that question was asked.
         approvers: who approved that question, each once.
         refusals: answers refused since the step was first asked.
+        answers: answers to the standing question, taken or refused, that came through the form.
         rounds: how often the question was asked.
     """
 
@@ -90,6 +95,7 @@ class StepState:
     asked_at: str = ""
     approvers: tuple[str, ...] = ()
     refusals: int = 0
+    answers: int = 0
     rounds: int = 0
 
 
@@ -126,7 +132,10 @@ class RunState:
             for s in self.steps.values()
         ):
             return ()
-        found = [self._action(step) for step in self.playbook.steps if self._is_ready(step)]
+        gates = (s.id for s in self.playbook.steps if s.gate is not None)
+        closed = self.playbook.after(g for g in gates if self.steps[g].status not in OVER)
+        ready = (s for s in self.playbook.steps if s.id not in closed and self._is_ready(s))
+        found = [self._action(step) for step in ready]
         order = (Do.SKIP, Do.FAIL, Do.RUN, Do.ASK)
         return tuple(sorted(found, key=lambda a: order.index(a.do)))
 
@@ -138,10 +147,9 @@ class RunState:
 
     def _action(self, step: Step) -> Action:
         state = self.steps[step.id]
-        for before in step.after:
-            gate = self.playbook.step(before).gate
-            if gate is not None and self.steps[before].status is not StepStatus.APPROVED:
-                return Action(Do.SKIP, step, f"its gate {before!r} was not asked")
+        for gate in self.playbook.gates_of(step):
+            if self.steps[gate].status is not StepStatus.APPROVED:
+                return Action(Do.SKIP, step, f"its gate {gate!r} was not asked")
         if step.when is not None and state.status is StepStatus.PENDING:
             facts = {
                 "incident": self.incident,
@@ -161,7 +169,8 @@ def replay(playbook: Playbook, entries: Iterable[Entry]) -> RunState:
     Entries about steps the playbook does not have, and kinds the engine does not know, are left
     aside: the journal holds much more than the walk.
     """
-    steps = {step.id: StepState() for step in playbook.steps}
+    known = {step.id: step for step in playbook.steps}
+    steps = {step_id: StepState() for step_id in known}
     incident: dict[str, Any] = {"severity": Severity.LOW.value, "subject": "", "types": []}
     started_by = started_digest = ""
     for entry in entries:
@@ -174,7 +183,12 @@ def replay(playbook: Playbook, entries: Iterable[Entry]) -> RunState:
         elif entry.kind == "response.started" and not started_by:
             started_by, started_digest = entry.body["initiator"], entry.body["digest"]
         elif (step_id := entry.body.get("step")) in steps:
-            steps[step_id] = _advance(playbook.step(step_id), steps[step_id], entry)
+            step = known[step_id]
+            steps[step_id] = _advance(step, steps[step_id], entry)
+            if entry.kind == "step.finished" and step.flow == "triage":
+                assessed = entry.body["result"].get("severity", incident["severity"])
+                worst = [Severity(incident["severity"]), Severity(assessed)]
+                incident["severity"] = Severity.highest(worst).value
     return RunState(
         playbook, MappingProxyType(steps), MappingProxyType(incident), started_by, started_digest
     )
@@ -200,16 +214,23 @@ def _advance(step: Step, state: StepState, entry: Entry) -> StepState:
                 status=StepStatus.ASKED,
                 digest=body["digest"],
                 approvers=(),
+                answers=0,
                 asked_at=entry.time,
                 rounds=state.rounds + 1,
             )
         case "gate.refused":
-            return replace(state, refusals=state.refusals + 1)
+            return replace(_heard(state, entry), refusals=state.refusals + 1)
         case "gate.timed_out":
             return _timed_out(step, state)
         case "gate.answered":
-            return _answered(step, state, entry)
+            return _answered(step, _heard(state, entry), entry)
     return state
+
+
+def _heard(state: StepState, entry: Entry) -> StepState:
+    """One more answer through the form. Those typed elsewhere leave the form as it stands."""
+    typed = str(entry.body.get("via", "")).startswith("cli:")
+    return state if typed else replace(state, answers=state.answers + 1)
 
 
 def _timed_out(step: Step, state: StepState) -> StepState:

@@ -31,7 +31,7 @@ _TOKEN = re.compile(
     | (?P<name>[A-Za-z_][\w-]*(?:\.[A-Za-z_0-9][\w-]*)*)
     | (?P<sign>==|!=|<=|>=|<|>|\(|\)|\[|\]|,)
     )""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,  # a digit or letter of another script only looks like what it is not
 )
 _WORDS = {"true": True, "false": False, "null": None}
 _RESERVED = {"and", "or", "not", "in"}
@@ -89,7 +89,8 @@ class _Parser:
         while place < end:
             match = _TOKEN.match(self.source, place)
             if match is None or match.lastgroup is None:
-                raise ExpressionError(self.source, place + 1, "cannot be read here")
+                spaces = len(self.source[place:]) - len(self.source[place:].lstrip())
+                raise ExpressionError(self.source, place + spaces + 1, "cannot be read here")
             start = match.start(match.lastgroup)
             tokens.append(_Token(match.lastgroup, match[match.lastgroup], start + 1))
             place = match.end()
@@ -246,6 +247,8 @@ def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
 def _same(a: Any, b: Any) -> bool:
     if _is_number(a) and _is_number(b):
         return bool(a == b)
+    if isinstance(a, list) and isinstance(b, list):  # [true] is not [1]
+        return len(a) == len(b) and all(map(_same, a, b))
     return type(a) is type(b) and bool(a == b)
 
 

@@ -7,6 +7,7 @@ What it refuses, it journals with the reason; a refused answer never fails the r
 from dataclasses import dataclass
 from datetime import datetime
 
+from firebreak.evidence.redaction import redact
 from firebreak.incidents.case import Case
 from firebreak.incidents.journal import Entry
 from firebreak.inventory import Inventory
@@ -17,6 +18,7 @@ from firebreak.records import Json, digest_of, now, parse_timestamp, printable, 
 DECISIONS = ("approve", "reject")
 MIN_REASON = 3
 MAX_REASON = 2000
+MAX_VIA = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +129,23 @@ def submit(
     already.
     """
     entries = case.entries()
+    via = printable(answer.via)[:MAX_VIA]
     for entry in entries:
-        if entry.kind in ("gate.answered", "gate.refused") and entry.body.get("via") == answer.via:
+        if entry.kind in ("gate.answered", "gate.refused") and entry.body.get("via") == via:
             return Taken(entry.kind == "gate.answered", entry.body.get("why", "already taken"))
     state = replay(playbook, entries)
-    step = playbook.step(step_id)
-    why = _refusal(case.inventory, state, step, entries, answer, moment or now())
+    if step_id in state.steps:
+        step = playbook.step(step_id)
+        why = _refusal(case.inventory, state, step, entries, answer, moment or now())
+    else:
+        why = f"playbook {playbook.name!r} has no step {printable(step_id)!r}"
     body: Json = {
-        "step": step_id,
+        "step": printable(step_id),
         "decision": printable(answer.decision)[:20],
         "approver": printable(answer.approver)[:128],
-        "reason": printable(answer.reason)[:MAX_REASON],
+        "reason": redact(printable(answer.reason))[:MAX_REASON],
         "digest": printable(answer.digest)[:64],
-        "via": answer.via,
+        "via": via,
         # Prefect knows no users and a typed name proves nothing: reports show this word.
         "proof": "unproven",
     }
@@ -177,12 +183,9 @@ def expire(case: Case, playbook: Playbook, moment: datetime | None = None) -> li
 
 def still_approved(state: RunState, step: Step, entries: list[Entry]) -> str:
     """Empty when every approval a step stands on is for what would run now; else what differs."""
-    for before in step.after:
-        gate_step = state.playbook.step(before)
-        if gate_step.gate is None:
-            continue
+    for before in state.playbook.gates_of(step):
         approved = state.steps[before].digest
-        found = decision_digest(state.playbook, gate_step, entries)
+        found = decision_digest(state.playbook, state.playbook.step(before), entries)
         if approved != found:
             return f"{before} approved {approved[:16]}, it would now be {found[:16]}"
     return ""

@@ -1,6 +1,6 @@
 """The playbook language, parsed from YAML into frozen records. docs/playbooks.md explains it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "recover": ("to",),
 }
 INCIDENT_FACTS = ("severity", "subject", "types")
+ACTING = frozenset({"contain", "recover"})  # flows that change targets
 OTHERWISE = ("hold", "escalate")
 ON_FAILURE = ("stop", "hold")
 
@@ -107,15 +108,40 @@ class Playbook:
 
     def descendants(self, step_id: str) -> frozenset[str]:
         """Ids of all steps that come, directly or not, after a step."""
+        return self.after((step_id,))
+
+    def after(self, step_ids: Iterable[str]) -> frozenset[str]:
+        """Ids of all steps that come, directly or not, after any of the given ones."""
+        next_: dict[str, list[str]] = {step.id: [] for step in self.steps}
+        for step in self.steps:
+            for before in step.after:
+                next_[before].append(step.id)
         found: set[str] = set()
-        grew = True
-        while grew:
-            grew = False
-            for step in self.steps:
-                if step.id not in found and ({step_id} | found) & set(step.after):
-                    found.add(step.id)
-                    grew = True
+        waiting = list(step_ids)
+        while waiting:
+            new = [s for s in next_[waiting.pop()] if s not in found]
+            found.update(new)
+            waiting += new
         return frozenset(found)
+
+    def gates_of(self, step: Step) -> tuple[str, ...]:
+        """Ids of the gates whose approval a step needs: those it comes right after.
+
+        A step that acts on targets also needs those further up, unless another gate lies between:
+        a report may follow an approved step unasked, a second intervention may not.
+        """
+        known = {s.id: s for s in self.steps}
+        found: dict[str, None] = {}
+        seen, waiting = set(step.after), list(step.after)
+        while waiting:
+            before = known[waiting.pop(0)]
+            if before.gate is not None:
+                found[before.id] = None
+            elif step.flow in ACTING:
+                new = [s for s in before.after if s not in seen]
+                seen.update(new)
+                waiting += new
+        return tuple(found)
 
 
 def load_playbook(path: Path) -> Playbook:
@@ -136,7 +162,7 @@ def load_playbook(path: Path) -> Playbook:
 
 
 def _triggers(node: Node) -> tuple[str, ...]:
-    return tuple(item.choice(tuple(FindingType)) for item in node.items())
+    return tuple(item.choice(tuple(t.value for t in FindingType)) for item in node.items())
 
 
 def _steps(node: Node) -> tuple[Step, ...]:
@@ -192,6 +218,8 @@ def _gate(node: Node) -> Gate | None:
     fields.done()
     if not gate.ask:
         node.fail("`ask` names nobody", "name at least one role")
+    if not gate.timeout:
+        node.fail("`timeout` leaves no time to answer", "give people at least some minutes")
     return gate
 
 
@@ -254,7 +282,7 @@ def _check_order(steps: Mapping[str, Step]) -> None:
 def _check_names(step: Step, steps: Mapping[str, Step]) -> None:
     for name in step.when.names if step.when else ():
         parts = name.split(".")
-        if parts[0] == "incident" and parts[1] not in INCIDENT_FACTS:
+        if parts[0] == "incident" and name.removeprefix("incident.") not in INCIDENT_FACTS:
             raise SourceError(
                 step.where,
                 f"unknown name {name!r} in `when`",
@@ -264,3 +292,21 @@ def _check_names(step: Step, steps: Mapping[str, Step]) -> None:
             raise SourceError(
                 step.where, f"`when` names unknown step {parts[1]!r}", f"known: {', '.join(steps)}"
             )
+        if parts[0] == "steps" and parts[1] not in _before(step, steps):
+            raise SourceError(
+                step.where,
+                f"`when` of {step.id!r} reads {name!r}, and {parts[1]!r} need not be over by then",
+                f"put {parts[1]!r} before {step.id!r} with `after`",
+            )
+
+
+def _before(step: Step, steps: Mapping[str, Step]) -> set[str]:
+    """Ids of all steps that are over, directly or not, before a step is looked at."""
+    found: set[str] = set()
+    waiting = list(step.after)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += steps[name].after
+    return found

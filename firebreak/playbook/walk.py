@@ -12,17 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from firebreak.errors import FirebreakError, PlaybookChangedError, ResponderBusyError
+from firebreak.evidence.redaction import redact
 from firebreak.incidents.case import Case, working_on
+from firebreak.incidents.journal import Entry
 from firebreak.playbook import gates
 from firebreak.playbook.engine import Action, Do, RunState, Status, StepStatus, replay
 from firebreak.playbook.schema import Playbook, Step
-from firebreak.records import Json
+from firebreak.records import Json, canonical, printable
 
 Run = Callable[[Step], Json]
 Ask = Callable[[Step, Json, str], gates.Answer | None]
 Plan = Callable[[Step], list[Json]]
 
 LOCK_WAIT_S = 30.0
+MAX_ERROR = 4000  # characters of a step's error that are journaled
 _FIRST = ("triage", "contain", "recover", "communicate", "investigate")  # containment before words
 
 
@@ -92,25 +95,25 @@ def _act(case: Case, state: RunState, action: Action, run: Run) -> None:
         case.append("step.skipped", {"step": step.id, "reason": action.reason})
         return
     if action.do is Do.FAIL:
-        case.append("step.failed", {"step": step.id, "error": action.reason})
+        case.append("step.failed", {"step": step.id, "error": _shown(action.reason)})
         return
-    pending = (
-        state.steps[step.id].status is StepStatus.PENDING
-    )  # a begun step is brought to its end
-    if pending and (changed := gates.still_approved(state, step, case.entries())):
+    entries = case.entries()
+    begun = _has_acted(state, step, entries)  # what has begun is brought to its end
+    if not begun and (changed := gates.still_approved(state, step, entries)):
         _reopen_gates(case, state, step, changed)
         return
     case.append("step.started", {"step": step.id, "flow": step.flow})
     try:
         with working_on(step.id):
             result = run(step)
+            canonical(result)  # what cannot be journaled is the step's failure, not the walk's
     except Exception as error:  # noqa: BLE001 - whatever a step raises is its failure, journaled
         hint = error.hint if isinstance(error, FirebreakError) else ""
         case.append(
             "step.failed",
             {
                 "step": step.id,
-                "error": f"{error}" or type(error).__name__,
+                "error": _shown(str(error)) or type(error).__name__,
                 "type": type(error).__name__,
                 "hint": hint,
             },
@@ -119,18 +122,30 @@ def _act(case: Case, state: RunState, action: Action, run: Run) -> None:
     case.append("step.finished", {"step": step.id, "result": result})
 
 
+def _has_acted(state: RunState, step: Step, entries: list[Entry]) -> bool:
+    """Whether a started step has begun to change anything; only its start is journaled if not."""
+    acted = False
+    for entry in entries:
+        if entry.body.get("step") == step.id:
+            acted = entry.kind != "step.reopened" and (acted or entry.kind.startswith("action."))
+    return acted and state.steps[step.id].status is StepStatus.RUNNING
+
+
+def _shown(error: str) -> str:
+    return redact(printable(error))[:MAX_ERROR]
+
+
 def _reopen_gates(case: Case, state: RunState, step: Step, changed: str) -> None:
     """What was approved is not what would run: the approval is void and people are asked anew."""
-    for before in step.after:
-        if state.playbook.step(before).gate is not None:
-            case.append(
-                "step.reopened",
-                {"step": before, "by": "firebreak", "reason": f"approval void: {changed}"},
-            )
+    for before in state.playbook.gates_of(step):
+        case.append(
+            "step.reopened",
+            {"step": before, "by": "firebreak", "reason": f"approval void: {changed}"},
+        )
 
 
 def _ask(case: Case, state: RunState, step: Step, ask: Ask, plan: Plan) -> bool:
-    """Put a gate's question; True when an answer came, taken or refused."""
+    """Put a gate's question; True when the journal went on, False when it waits for people."""
     assert step.gate is not None  # noqa: S101 - the engine asks gates only
     behind = state.playbook.descendants(step.id)
     direct = [s for s in state.playbook.steps if s.id in behind and step.id in s.after]
@@ -138,12 +153,14 @@ def _ask(case: Case, state: RunState, step: Step, ask: Ask, plan: Plan) -> bool:
     question = gates.ask(case, state, step, step.gate, plans)
     standing = replay(state.playbook, case.entries()).steps[step.id]
     # Unique for each time somebody can answer: a stored answer never counts for another question.
-    attempt = f"{standing.rounds}-{standing.refusals + len(standing.approvers) + 1}"
+    # It stays while nobody used the form: what is typed there meanwhile is not lost.
+    attempt = f"{standing.rounds}-{standing.answers + 1}"
     answer = ask(step, question, attempt)
-    if answer is None:
-        return False
-    gates.submit(case, state.playbook, step.id, answer)
-    return True
+    before = len(case.entries())
+    if answer is not None:
+        gates.submit(case, state.playbook, step.id, answer)
+    gates.expire(case, state.playbook)  # silence holds, also where no clock runs
+    return len(case.entries()) > before  # the same answer again says nothing new: wait
 
 
 def _end(case: Case, state: RunState) -> RunState:

@@ -4,7 +4,7 @@ from firebreak.checks.hashing import Progress, scan_strict
 from firebreak.checks.manifest import Baseline, compared, save_baseline
 from firebreak.checks.release_manifest import content_digest
 from firebreak.checks.signatures import Verdict
-from firebreak.containment.actions import probe
+from firebreak.containment.actions import approved_by, probe
 from firebreak.containment.driver import Exposure
 from firebreak.errors import ManifestError, NoKnownGoodError, RestoreError, UnsafeFileError
 from firebreak.incidents.case import Case
@@ -23,7 +23,7 @@ def judge(case: Case, to: str = LAST_KNOWN_GOOD, progress: Progress | None = Non
     Returns: `candidates`, newest first, and `candidate`: version and manifest digest of the one to
         restore, None when none may be. The approval is bound to that one.
     """
-    judged, problem = _judged(case, to, progress)
+    judged, problem = _judged(case, to, progress, _bad_digests(case.model))
     best = next((c for c in judged if c.accepted), None)
     return {
         "candidates": [_row(c) for c in judged],
@@ -49,10 +49,15 @@ def roll_back(
             restoring itself failed.
     """
     model = case.model
-    if restored := _restored(case):  # after a crash the archive is not asked again
+    if restored := _restored(case, approved):  # after a crash the archive is not asked again
         return restored
-    judged, problem = _judged(case, to, progress)
-    chosen = next((c for c in judged if c.accepted), None)
+    # Once begun, the model's place may hold the approved version already: that is not the poison.
+    begun = _has_begun(case, approved)
+    judged, problem = _judged(case, to, progress, frozenset() if begun else _bad_digests(model))
+    accepted = [c for c in judged if c.accepted]
+    if begun:
+        accepted.sort(key=lambda c: _identity(c) != approved)
+    chosen = accepted[0] if accepted else None
     if chosen is None:
         reasons = [f"{c.version} ({'; '.join(c.reasons)})" for c in judged]
         raise NoKnownGoodError(model.id, " | ".join(reasons) or problem or "the archive is empty")
@@ -81,6 +86,11 @@ def verify_served(case: Case, progress: Progress | None = None) -> Json:
         found = verify_in_place(model, case.inventory, progress)
         if found.verdict is not Verdict.VERIFIED:
             raise RestoreError(model.id, f"after the swap: {found.verdict}: {found.detail}")
+        wanted = (_receipt(case, RESTORE) or {}).get("manifest_sha256")
+        if wanted is not None and found.manifest_sha256 != wanted:
+            raise RestoreError(
+                model.id, f"restored was manifest {wanted}, in place is {found.manifest_sha256}"
+            )
         probes = [probe(case, target) for target in model.targets if target.scheme != "file"]
         down = [p for p in probes if p.exposure in (Exposure.CONTAINED, Exposure.GONE)]
         if down:
@@ -96,12 +106,24 @@ def verify_served(case: Case, progress: Progress | None = None) -> Json:
 
 
 def rebaseline(case: Case, version: str) -> Json:
-    """Seal the restored version as the model's baseline: else the next check would alarm again."""
+    """Seal the restored version as the model's baseline: else the next check would alarm again.
+
+    Raises:
+        RestoreError: it was not verified, or the files changed since: they are no baseline.
+    """
     model = case.model
 
     def act() -> Json:
         tree = scan_strict(model.path)
-        approvers = _approvers(case)
+        verified = (_receipt(case, VERIFY_SERVED) or {}).get("verification", {})
+        found = content_digest(tree.files)
+        if verified.get("content_sha256") != found:
+            raise RestoreError(
+                model.id,
+                f"verified was content {verified.get('content_sha256')}, in place is {found}; "
+                "no baseline was made",
+            )
+        approvers = approved_by(case) or "nobody"
         reason = f"{case.id}: restored verified release {version}, approved by {approvers}"
         files = compared(tree.files)
         save_baseline(
@@ -113,12 +135,11 @@ def rebaseline(case: Case, version: str) -> Json:
     return case.perform(REBASELINE, model.id, act)
 
 
-def _judged(case: Case, to: str, progress: Progress | None) -> tuple[list[Candidate], str]:
-    model = case.model
+def _judged(
+    case: Case, to: str, progress: Progress | None, bad: frozenset[str]
+) -> tuple[list[Candidate], str]:
     try:
-        found = candidates(
-            model, case.inventory, to=to, bad_digests=_bad_digests(model), progress=progress
-        )
+        found = candidates(case.model, case.inventory, to=to, bad_digests=bad, progress=progress)
     except NoKnownGoodError as error:
         return [], str(error)
     return found, ""
@@ -132,21 +153,28 @@ def _bad_digests(model: Model) -> frozenset[str]:
         return frozenset()  # cannot be a release then: releases hold plain files only
 
 
-def _restored(case: Case) -> Json | None:
+def _restored(case: Case, approved: Json | None) -> Json | None:
+    """The receipt of the approved version's restoring, when that was the last one finished."""
+    receipt = _receipt(case, RESTORE)
+    same = receipt and {k: receipt.get(k) for k in ("version", "manifest_sha256")} == approved
+    return receipt if same else None
+
+
+def _has_begun(case: Case, approved: Json | None) -> bool:
+    """Whether restoring the approved version was journaled as started."""
+    return any(
+        e.kind == "action.started" and e.body["action"] == RESTORE and e.body["plan"] == approved
+        for e in case.entries()
+    )
+
+
+def _receipt(case: Case, action: str) -> Json | None:
+    """The receipt of an action's last finished run; None when it never finished."""
     for entry in reversed(case.entries()):
-        if entry.kind == "action.finished" and entry.body["action"] == RESTORE:
+        if entry.kind == "action.finished" and entry.body["action"] == action:
             receipt: Json = entry.body["receipt"]
             return receipt
     return None
-
-
-def _approvers(case: Case) -> str:
-    names = [
-        e.body["approver"]
-        for e in case.entries()
-        if e.kind == "gate.answered" and e.body["decision"] == "approve"
-    ]
-    return ", ".join(dict.fromkeys(names)) or "nobody"
 
 
 def _identity(candidate: Candidate) -> Json:

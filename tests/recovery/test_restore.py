@@ -556,3 +556,30 @@ def test_a_model_attacked_again_after_the_exchange_is_replaced_again_and_both_ar
     assert snapshot(folder / "demo.2") == second
     assert receipt["preserved"] == str(folder / "demo.2")
     assert contents(attacked.model.path) == contents(attacked.archive / "1.1")
+
+
+def test_a_model_put_in_place_between_two_runs_is_kept_apart_from_the_compromised_one(attacked):
+    old = snapshot(attacked.model.path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(staging, "renameat2", refuse(errno.ENOSYS))
+        patch.setattr(restoring, "_preserve", dying_after(restoring._preserve))
+        with pytest.raises(Crash):
+            roll_back(attacked)
+    shutil.copytree(attacked.archive / "1.2", attacked.model.path)
+    redeployed = snapshot(attacked.model.path)
+    receipt = roll_back(attacked)
+    folder = attacked.case().folder / "compromised"
+    assert snapshot(folder / "demo") == old
+    assert snapshot(folder / "demo.2") == redeployed
+    assert receipt["preserved"] == str(folder / "demo.2")
+    assert contents(attacked.model.path) == contents(attacked.archive / "1.1")
+
+
+def dying_after(call):
+    """The call takes effect, then the process dies."""
+
+    def dying(*args):
+        call(*args)
+        raise Crash
+
+    return dying
