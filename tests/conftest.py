@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from docker_engine import IMAGE, Engine, unavailable
 from firebreak.drill.local_prefect import LocalPrefect
 
 
@@ -35,3 +36,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    """A Docker engine for one test."""
+    import docker
+    import docker.errors
+
+    if not os.environ.get("DOCKER_HOST"):
+        unavailable("DOCKER_HOST is not set: .ci/engine.sh up DIR starts an engine")
+    try:
+        client = docker.from_env(timeout=30)
+        client.images.get(IMAGE)
+    except docker.errors.DockerException as error:
+        unavailable(f"no usable engine at {os.environ['DOCKER_HOST']}: {error}")
+    made = Engine(client)
+    yield made
+    made.close()
