@@ -9,6 +9,8 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -96,6 +98,20 @@ def wake(case: Case, step: str, run_input: Json) -> bool:
     return resume_run(shown[-1]["run"], run_input)
 
 
+def waiting_run(case: Case) -> str | None:
+    """The suspended run that waits for an answer about this incident; None when none does.
+
+    Raises:
+        ServerError: no server is set.
+    """
+    shown = [e.body["run"] for e in case.entries() if e.kind == "gate.shown"]
+    if not shown:
+        return None
+    with _client() as client:
+        state = client.read_flow_run(UUID(shown[-1])).state
+    return str(shown[-1]) if state is not None and state.is_paused() else None
+
+
 def resume_run(run_id: str, run_input: Json) -> bool:
     """Resume a suspended run with an answer; False when it does not wait (or no longer).
 
@@ -142,21 +158,28 @@ def end_waiting_run(case: Case, step: str, message: str) -> None:
 
 
 def _deployment(client: "SyncPrefectClient") -> Any:
-    from httpx import HTTPError
     from prefect.exceptions import ObjectNotFound
 
     try:
         return client.read_deployment_by_name(RESPOND_DEPLOYMENT)
     except ObjectNotFound as error:
         raise ServerError(str(client.api_url), f"{RESPOND_DEPLOYMENT!r} is not deployed") from error
-    except HTTPError as error:
-        raise ServerError(str(client.api_url), f"cannot be reached: {error}") from error
 
 
-def _client() -> "SyncPrefectClient":
+@contextmanager
+def _client() -> "Iterator[SyncPrefectClient]":
+    """A client of the set server; whatever goes wrong on the way is a ServerError."""
     address = os.environ.get("PREFECT_API_URL")
     if not address:
         raise ServerError("PREFECT_API_URL", "is not set")
+    from httpx import HTTPError
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
 
-    return get_client(sync_client=True)
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except HTTPError as error:
+        raise ServerError(address, f"cannot be reached: {error}") from error
+    except ObjectNotFound as error:
+        raise ServerError(address, "does not know that run: another server started it") from error

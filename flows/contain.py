@@ -22,8 +22,12 @@ def contain(incident: str, step: str, mode: str, waived_by: str | None = None) -
         PartialContainmentError: names the targets that are not contained.
     """
     targets = [target.uri for target in open_case(incident).model.targets]
-    runs = {uri: contain_target.submit(incident, step, uri, mode, waived_by) for uri in targets}
-    wait(list(runs.values()))
+    runs = {}
+    # Cut what serves first, copy files after: a copy of a large model takes its time.
+    for wave in ([t for t in targets if not is_file(t)], [t for t in targets if is_file(t)]):
+        for uri in wave:
+            runs[uri] = contain_target.submit(incident, step, uri, mode, waived_by)
+        wait([runs[uri] for uri in wave])
     states = {uri: run.state for uri, run in runs.items()}
     failed = {uri: state.message for uri, state in states.items() if not state.is_completed()}
     if failed:
@@ -35,3 +39,8 @@ def contain(incident: str, step: str, mode: str, waived_by: str | None = None) -
         "probes": [d["probe"] for d in done],
         "proven": contained(d["probe"] for d in done),
     }
+
+
+def is_file(uri: str) -> bool:
+    """Whether a target is files rather than something that serves them."""
+    return uri.startswith("file://")

@@ -31,6 +31,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace, output: Output) -> ExitCode:
     """Take the answer and wake the run that waits for it."""
     from firebreak import prefect_bridge as bridge
+    from firebreak.errors import ServerError
     from firebreak.playbook.question import as_text
     from firebreak.response import answer_gate, find_case, standing_question
 
@@ -47,9 +48,15 @@ def run(args: argparse.Namespace, output: Output) -> ExitCode:
         digest=args.digest,
         playbooks=bridge.playbook_folder(),
     )
-    woken = bridge.wake(
-        case, question["step"], {"decision": decision, "approver": args.by, "reason": args.reason}
-    )
+    try:
+        woken = bridge.wake(
+            case,
+            question["step"],
+            {"decision": decision, "approver": args.by, "reason": args.reason},
+        )
+    except ServerError as error:  # the answer is on record; only the waiting run was not reached
+        output.error(f"{error}", "The answer is taken; only the run that waits was not woken.")
+        woken = False
     output.data(
         {
             "incident": case.id,

@@ -43,6 +43,10 @@ def run(args: argparse.Namespace, output: Output) -> ExitCode:
     if args.reopen:
         reopen(case, playbook, args.reopen, by=args.by, reason=args.reason or "")
     if load_settings().prefect_api_url:
+        if waiting := bridge.waiting_run(case):
+            output.data({"incident": case.id, "playbook": playbook.name, "waiting_run": waiting})
+            output.line(f"{case.id} waits for an answer already, in run {waiting}", "waiting")
+            return ExitCode.FINDINGS
         attempt = sum(
             e.kind in ("response.started", "response.resumed", "step.reopened")
             for e in case.entries()

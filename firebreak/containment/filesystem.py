@@ -18,7 +18,7 @@ from firebreak.checks.hashing import tree_size
 from firebreak.containment.driver import Exposure, Mode, Plan, Probe, Receipt
 from firebreak.containment.quarantine import CopyError, TreeCopy
 from firebreak.errors import ContainmentError
-from firebreak.evidence.processes import holders
+from firebreak.evidence.processes import holders, is_stopped
 from firebreak.incidents.case import Case
 from firebreak.inventory import Target
 from firebreak.records import Json, canonical, now, printable, timestamp
@@ -77,15 +77,17 @@ class FileDriver:
         return Receipt(target.uri, Mode.REVERSIBLE)
 
     def probe(self, target: Target) -> Probe:
-        """GONE, SERVING (a process holds a file of it), else UNPROVEN; never CONTAINED."""
+        """GONE, SERVING (a running process holds a file of it), else UNPROVEN; not CONTAINED."""
         model = Path(target.rest)
         if not os.path.lexists(model):
             return Probe(target.uri, Exposure.GONE, "the model is missing")
         pids = holders(model)
-        if pids:
-            text = f"processes hold files of it: {', '.join(map(str, pids[:20]))}"
+        if running := [pid for pid in pids if not is_stopped(pid)]:
+            text = f"processes hold files of it: {', '.join(map(str, running[:20]))}"
             return Probe(target.uri, Exposure.SERVING, text)
-        text = "no process here holds a file of it; others may have it in memory, or read it later"
+        text = (
+            "no running process holds a file of it; others may have it in memory or read it later"
+        )
         return Probe(target.uri, Exposure.UNPROVEN, text)
 
 

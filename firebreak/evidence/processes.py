@@ -84,6 +84,14 @@ def holders(model: Path) -> list[int]:
     return [pid for pid in psutil.pids() if pid != os.getpid() and held_files(pid, model)]
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal, or gone: it serves nobody just now."""
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.NoSuchProcess:
+        return True
+
+
 def held_files(pid: int, model: Path) -> list[str]:
     """The model's files a process has open or mapped, relative paths kept absolute, at most 200."""
     root = os.path.realpath(model)

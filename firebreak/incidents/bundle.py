@@ -115,6 +115,8 @@ def verify_bundle(path: Path, key: Sealer | None = None) -> BundleReport:
     try:
         sealer = key or sealer_from_pem(small[PUBLIC_KEY], PUBLIC_KEY)
         statement = sealer.open("bundle", json.loads(small[STATEMENT]), STATEMENT)
+        if small[PUBLIC_KEY] != sealer.public_pem.encode():
+            raise BundleError(str(path), f"{PUBLIC_KEY} is not the key that sealed it")
         _check_files(statement, digests, str(path))
         lines = small[JOURNAL].decode().removesuffix("\n").split("\n")
         entries = list(
@@ -122,7 +124,7 @@ def verify_bundle(path: Path, key: Sealer | None = None) -> BundleReport:
                 statement["incident"], (Entry.from_json(json.loads(line)) for line in lines)
             )
         )
-        checkpoints = _checkpoints(entries, sealer)
+        checkpoints = _checkpoints(statement["incident"], entries, sealer)
         collected = _collected(entries)
     except BundleError:
         raise
@@ -156,7 +158,7 @@ def verify_stored(case: Case) -> BundleReport:
     """
     entries = case.entries()
     sealer = case.sealer()
-    checkpoints = _checkpoints(entries, sealer)
+    checkpoints = _checkpoints(case.id, entries, sealer)
     digests = _collected(entries)
     for digest in sorted(digests):
         for _chunk in case.blobs.read(digest):
@@ -192,6 +194,7 @@ def _read(tar: tarfile.TarFile, where: str) -> tuple[dict[str, bytes], dict[str,
     """The small members' bytes and every member's sha256; refuses anything unexpected."""
     small: dict[str, bytes] = {}
     digests: dict[str, str] = {}
+    end = 0
     for member in tar:
         plain = member.type == tarfile.REGTYPE and not member.issparse()
         if not _NAME.fullmatch(member.name) or not plain or member.name in digests:
@@ -211,7 +214,18 @@ def _read(tar: tarfile.TarFile, where: str) -> tuple[dict[str, bytes], dict[str,
         name = member.name.removeprefix("evidence/")
         if name != member.name and name != sha.hexdigest():
             raise BundleError(where, f"evidence {name} hashes to {sha.hexdigest()}")
+        end = member.offset_data + member.size
+    _refuse_trailing(tar, end, where)
     return small, digests
+
+
+def _refuse_trailing(tar: tarfile.TarFile, end: int, where: str) -> None:
+    """After the last member there are zeros only: nothing hides where a reader stops."""
+    assert tar.fileobj is not None  # noqa: S101 - open for reading
+    tar.fileobj.seek(end)
+    while chunk := tar.fileobj.read(CHUNK):
+        if chunk.strip(b"\0"):
+            raise BundleError(where, "something that is no member follows the last one")
 
 
 def _private(path: str, flags: int) -> int:
@@ -234,8 +248,8 @@ def _collected(entries: Iterable[Entry]) -> set[str]:
     return {e.body["sha256"] for e in entries if e.kind == "evidence.collected"}
 
 
-def _checkpoints(entries: list[Entry], sealer: Sealer) -> int:
-    """Number of sealed heads; each must open with the key and be the hash of its entry."""
+def _checkpoints(incident: str, entries: list[Entry], sealer: Sealer) -> int:
+    """Number of sealed heads; each must open with the key and be the hash of its entry here."""
     count = 0
     for entry in entries:
         if entry.kind != "journal.checkpoint":
@@ -243,6 +257,8 @@ def _checkpoints(entries: list[Entry], sealer: Sealer) -> int:
         where = f"checkpoint at entry {entry.seq}"
         record = sealer.open("checkpoint", entry.body, where)
         seq = record["seq"]
+        if record["incident"] != incident:
+            raise BundleError(where, f"seals the journal of {record['incident']}, not {incident}")
         if not 0 <= seq < entry.seq or entries[seq].hash != record["head"]:
             raise BundleError(where, f"seals another journal: entry {seq} does not hash to it")
         count += 1

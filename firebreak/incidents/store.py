@@ -262,6 +262,8 @@ def _parse(incident: str, seq: int, digest: str, raw: str) -> Entry:
         found = entry.hash
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise JournalCorruptError(incident, seq, f"is not a journal entry: {error}") from error
+    if entry.seq != seq:
+        raise JournalCorruptError(incident, seq, f"stands at {seq} and says {entry.seq}")
     if found != digest:
         raise JournalCorruptError(incident, seq, f"hashes to {found[:16]}, stored {digest[:16]}")
     return entry

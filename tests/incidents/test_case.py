@@ -133,7 +133,7 @@ def test_findings_are_journaled_once(world):
     """Seen again they add nothing; a new one among known ones is added."""
     case = world.incident()
     other = tampered({"file": "weights.safetensors", "actual_sha256": "cd" * 32})
-    assert case.add_findings([tampered(), tampered()]) == [tampered()] or len(case.entries()) == 2
+    assert [f.key for f in case.add_findings([tampered(), tampered()])] == [tampered().key]
     assert [f.key for f in case.add_findings([tampered(), other])] == [other.key]
     assert kinds(case).count("finding.added") == 2
 

@@ -157,7 +157,7 @@ def test_a_corrupted_row_is_found_and_named(tmp_path, value):
     ("statement", "entry"),
     [
         ("delete from entries where seq = 1", 1),
-        ("update entries set seq = 7 where seq = 3", 3),
+        ("update entries set seq = 7 where seq = 3", 7),
         ("update entries set hash = 'aa' where seq = 1", 1),
         ("update entries set entry = (select entry from entries where seq = 2), "
          "hash = (select hash from entries where seq = 2) where seq = 1", 1),

@@ -317,9 +317,7 @@ def test_a_step_that_started_and_did_not_finish_is_ready_again() -> None:
     assert (to_do(state), state.status) == ([("run", "a")], Status.RUNNING)
 
 
-@pytest.mark.parametrize(
-    ("on_failure", "status"), [("stop", Status.FAILED), ("hold", Status.HELD)]
-)
+@pytest.mark.parametrize(("on_failure", "status"), [("stop", Status.FAILED), ("hold", Status.HELD)])
 def test_a_failed_step_starts_nothing_new(on_failure: str, status: Status) -> None:
     """Not even on another branch."""
     plan = book(flow("a", on_failure=on_failure), flow("b"), flow("c", "a"))
@@ -416,7 +414,9 @@ def test_what_stands_right_behind_a_skipped_gate_is_skipped() -> None:
     )
     assert to_do(replay(plan, [])) == [("skip", "g")]
     skipped = [("step.skipped", {"step": s, "reason": "when is false"}) for s in ("g", "a")]
-    assert replay(plan, entries(skipped[0])).next_actions()[0].reason == "its gate 'g' was not asked"
+    assert (
+        replay(plan, entries(skipped[0])).next_actions()[0].reason == "its gate 'g' was not asked"
+    )
     assert to_do(replay(plan, entries(*skipped))) == [("run", "tell"), ("ask", "g2")]
 
 

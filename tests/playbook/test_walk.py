@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from firebreak.errors import NoKnownGoodError, PlaybookChangedError, ResponderBusyError
-from firebreak.incidents.case import Case
+from firebreak.incidents.blobs import Blobs
+from firebreak.incidents.case import Case, working_on
 from firebreak.incidents.journal import Entry, verify_chain
 from firebreak.incidents.store import Store
 from firebreak.incidents.view import view
@@ -38,7 +39,7 @@ from playbook_cases import (
     saying,
 )
 
-ALL = ["assess", "isolate", "find-out", "alert", "stop", "update", "rollback", "report"]
+ALL = ["assess", "isolate", "alert", "find-out", "stop", "update", "rollback", "report"]
 
 
 class Killed(BaseException):
@@ -264,7 +265,8 @@ def test_a_second_intervention_is_checked_against_its_gate_as_well(
     def finds(at: Case, step: Step) -> Json:
         done = real(at, step)
         if step.id == "act":
-            another(case).add_findings([finding("config.json")])
+            with working_on(""):  # a check on its schedule, not the step itself
+                another(case).add_findings([finding("config.json")])
             small.answers = None
         return done
 
@@ -294,9 +296,7 @@ def test_a_failing_rollback_holds(response: Response) -> None:
 
 
 @pytest.mark.parametrize("result", [{"x": 2**60}, {"x": object()}, {"x": float("nan")}])
-def test_a_result_that_cannot_be_journaled_fails_its_step(
-    small: Response, result: Json
-) -> None:
+def test_a_result_that_cannot_be_journaled_fails_its_step(small: Response, result: Json) -> None:
     """The walk itself goes on to its end, instead of dying at each start."""
     small.results["act"] = result
     assert small.walk().status is Status.HELD
@@ -443,7 +443,7 @@ def test_two_processes_at_once_do_nothing_twice(case: Case, tmp_path: Path) -> N
     """Both start; one works, the other is told it is busy or finds everything done."""
     out = tmp_path / "effects"
     context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=_respond, args=(case, out)) for _ in range(2)]
+    both = [context.Process(target=_respond, args=(tmp_path, case.id, out)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
@@ -455,9 +455,16 @@ def test_two_processes_at_once_do_nothing_twice(case: Case, tmp_path: Path) -> N
     assert verified(case)
 
 
-def _respond(case: Case, out: Path) -> None:
+def _respond(home: Path, incident: str, out: Path) -> None:
     """One process of two; exits 3 when another one is at work."""
     walk_module.LOCK_WAIT_S = 0.2
+    case = replace(make_case(home / "unused"), id=incident)
+    inventory = replace(
+        case.inventory,
+        home=home / "home",
+        database_url=f"sqlite:///{home / 'home' / 'firebreak.db'}",
+    )
+    case = replace(case, inventory=inventory, blobs=Blobs(inventory.home / "evidence"))
     response = Response(another(case), load_playbook(TAMPERED), answers=saying())
     real = response.run
 
@@ -521,9 +528,7 @@ def test_a_gate_whose_condition_is_unknown_fails_loudly(case: Case, tmp_path: Pa
     assert (small.effects, small.asked) == (["look"], [])
 
 
-def test_a_gate_answered_for_another_incident_does_not_count(
-    case: Case, tmp_path: Path
-) -> None:
+def test_a_gate_answered_for_another_incident_does_not_count(case: Case, tmp_path: Path) -> None:
     """Two incidents with the same playbook ask with different digests."""
     book: Playbook = playbook(tmp_path)
     one = Response(case, book)
