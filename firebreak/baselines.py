@@ -21,13 +21,13 @@ def adopt(
 
     An incident that was open only because there was no baseline is closed by it.
 
-    Raises: as `create_baseline`.
+    Raises: as `create_baseline`; StoreError before anything is made.
     """
+    store = Store(inventory.database_url)
+    incident = store.open_incident_of(model.id)
     baseline = create_baseline(
         inventory, model, by=by, reason=reason, replace=replace, progress=progress
     )
-    store = Store(inventory.database_url)
-    incident = store.open_incident_of(model.id)
     if incident is None:
         return baseline
     case = open_case(incident, inventory)

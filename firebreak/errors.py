@@ -57,6 +57,18 @@ class UnknownModelError(FirebreakError):
         return "unknown model {!r}; the inventory lists: {}".format(*self.args)
 
 
+class UnknownPersonError(FirebreakError):
+    """A person whom the inventory does not list."""
+
+    hint = "Use one of the listed ids, or add the person under `people:` in firebreak.yaml."
+
+    def __init__(self, person: str, known: str) -> None:
+        super().__init__(person, known)
+
+    def __str__(self) -> str:
+        return "unknown person {!r}; the inventory lists: {}".format(*self.args)
+
+
 class UnknownIncidentError(FirebreakError):
     """An incident id that the store does not hold."""
 
@@ -340,6 +352,18 @@ class ApprovalError(FirebreakError):
 
     def __str__(self) -> str:
         return "{}, gate {!r}: {}".format(*self.args)
+
+
+class ClocksError(FirebreakError):
+    """The clocks of some incidents could not be run; those of all others were."""
+
+    hint = "Look at the named incidents with: firebreak incident verify INCIDENT"
+
+    def __init__(self, problems: str) -> None:
+        super().__init__(problems)
+
+    def __str__(self) -> str:
+        return "clocks: {}".format(*self.args)
 
 
 class ServerError(FirebreakError):

@@ -37,6 +37,7 @@ models: []
 #      - {uri: docker://model=sentiment}
 people: []
 #  - {id: ana, name: Ana, roles: [incident-commander, ml-oncall]}
+#  - {id: ben, name: Ben, roles: [incident-commander, security-lead]}  # who starts cannot approve
 channels: []
 #  - {id: log, kind: file, path: messages}
 """

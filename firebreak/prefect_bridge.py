@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RESPOND_DEPLOYMENT = "respond/respond"
 SETTLE_S = 30.0
+MAX_STARTS = 20
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # the server reports home otherwise
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # results are never pickles
@@ -59,19 +60,24 @@ def start_response(incident: str, playbook: str, initiator: str, attempt: int = 
     """Start the served `respond` flow for an incident; returns the flow run's id.
 
     The same incident and attempt start one run, however often this is called: the caller may
-    retry, and two detectors may see the same incident.
+    retry, and two detectors may see the same incident. A run that is over already (it died before
+    it wrote anything) is replaced by a new one.
 
     Raises:
-        ServerError: no server is set or reachable, or `respond` is not deployed there.
+        ServerError: no server is set or reachable, `respond` is not deployed there, or
+            `MAX_STARTS` runs have died.
     """
     with _client() as client:
         deployment = _deployment(client)
-        run = client.create_flow_run_from_deployment(
-            deployment.id,
-            parameters={"incident": incident, "playbook": playbook, "initiator": initiator},
-            idempotency_key=f"respond-{incident}-{attempt}",
-        )
-        return str(run.id)
+        for number in range(MAX_STARTS):
+            run = client.create_flow_run_from_deployment(
+                deployment.id,
+                parameters={"incident": incident, "playbook": playbook, "initiator": initiator},
+                idempotency_key=f"respond-{incident}-{attempt}-{number}",
+            )
+            if run.state is None or not run.state.is_final():
+                return str(run.id)
+        raise ServerError(str(client.api_url), f"{MAX_STARTS} runs for {incident} ended at once")
 
 
 def respond_here(incident: str, playbook: str, initiator: str) -> None:
@@ -80,6 +86,7 @@ def respond_here(incident: str, playbook: str, initiator: str) -> None:
     The response then waits in its journal: answer with `firebreak approve`, and start it again.
     """
     expose_project()
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     flow = importlib.import_module("flows.respond").respond
     flow(incident=incident, playbook=playbook, initiator=initiator, return_state=True)
 
@@ -107,8 +114,13 @@ def waiting_run(case: Case) -> str | None:
     shown = [e.body["run"] for e in case.entries() if e.kind == "gate.shown"]
     if not shown:
         return None
+    from prefect.exceptions import ObjectNotFound
+
     with _client() as client:
-        state = client.read_flow_run(UUID(shown[-1])).state
+        try:
+            state = client.read_flow_run(UUID(shown[-1])).state
+        except ObjectNotFound:  # asked on another server: nothing waits on this one
+            return None
     return str(shown[-1]) if state is not None and state.is_paused() else None
 
 
@@ -142,19 +154,20 @@ def resume_run(run_id: str, run_input: Json) -> bool:
     return False
 
 
-def end_waiting_run(case: Case, step: str, message: str) -> None:
-    """Cancel the suspended run that showed a gate's question, so that it does not wait for ever.
+def end_waiting_run(case: Case, message: str) -> bool:
+    """Cancel the run that waits for an answer which no longer counts; False when none waits.
 
     Raises:
-        ServerError: no server is set.
+        ServerError: no server is set or reachable.
     """
     from prefect.states import Cancelled
 
-    shown = [e.body for e in case.entries() if e.kind == "gate.shown" and e.body["step"] == step]
-    if not shown:
-        return
+    waiting = waiting_run(case)
+    if waiting is None:
+        return False
     with _client() as client:
-        client.set_flow_run_state(UUID(shown[-1]["run"]), Cancelled(message=message), force=True)
+        client.set_flow_run_state(UUID(waiting), Cancelled(message=message), force=True)
+    return True
 
 
 def _deployment(client: "SyncPrefectClient") -> Any:

@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebreak.errors import ApprovalError, SourceError
+from firebreak.errors import ApprovalError, SourceError, UnknownPersonError
 from firebreak.incidents.case import Case, open_case
 from firebreak.incidents.store import Store
 from firebreak.incidents.view import view
@@ -15,6 +15,7 @@ from firebreak.playbook.schema import Playbook
 from firebreak.records import IncidentStatus, Json, printable
 from firebreak.triage import named_playbook, playbook_for
 
+AUTOMATIC = "firebreak"  # who starts what nobody started by hand
 MIN_DIGEST = 12  # hex digits: enough to name the question that was read
 
 
@@ -80,6 +81,34 @@ def choose_playbook(case: Case, name: str | None, playbooks: Path) -> Playbook:
             "name one with --playbook",
         )
     return found
+
+
+def check_initiator(inventory: Inventory, initiator: str) -> None:
+    """Refuse an initiator that separation of duties could not hold against.
+
+    Raises:
+        UnknownPersonError: neither a person of the inventory nor `AUTOMATIC`.
+    """
+    if initiator not in {AUTOMATIC, *(p.id for p in inventory.people)}:
+        known = ", ".join(p.id for p in inventory.people) or "nobody"
+        raise UnknownPersonError(printable(initiator), known)
+
+
+def close(case: Case, *, by: str, reason: str) -> None:
+    """Close an incident on a named person's word: a false alarm, or handled elsewhere.
+
+    Raises:
+        UnknownPersonError: not a person of the inventory.
+        ApprovalError: no reason, or it is closed already.
+    """
+    check_initiator(case.inventory, by)
+    if len(reason.strip()) < MIN_REASON:
+        raise ApprovalError(case.id, "-", "closing needs a reason")
+    if view(case.entries()).status is IncidentStatus.CLOSED:
+        raise ApprovalError(case.id, "-", "it is closed already")
+    case.append("incident.closed", {"by": by, "reason": printable(reason)}, actor=by)
+    case.checkpoint()
+    case.store.close_incident(case.id)
 
 
 def reopen(case: Case, playbook: Playbook, step_id: str, *, by: str, reason: str) -> None:

@@ -28,7 +28,8 @@ def create_key(path: Path) -> None:
 
     A key that is already there is kept: two processes that start together share the first one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (path.parent.parent, path.parent):  # the mode reaches only the last folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if path.exists():
         return
     key = Ed25519PrivateKey.generate()

@@ -5,13 +5,14 @@ from prefect.futures import wait
 
 import firebreak.prefect_bridge as bridge
 from firebreak.containment.actions import contained
+from firebreak.containment.marking import COMPROMISED
 from firebreak.errors import PartialContainmentError
 from firebreak.incidents.case import open_case
 from firebreak.records import Json
 
 bridge.expose_project()
 
-from tasks.contain import contain_target  # noqa: E402
+from tasks.contain import contain_target, mark_model  # noqa: E402
 
 
 @flow(name="contain", flow_run_name="contain-{incident}-{mode}")
@@ -22,6 +23,7 @@ def contain(incident: str, step: str, mode: str, waived_by: str | None = None) -
         PartialContainmentError: names the targets that are not contained.
     """
     targets = [target.uri for target in open_case(incident).model.targets]
+    mark_model(incident, step, COMPROMISED)
     runs = {}
     # Cut what serves first, copy files after: a copy of a large model takes its time.
     for wave in ([t for t in targets if not is_file(t)], [t for t in targets if is_file(t)]):

@@ -3,12 +3,13 @@
 from prefect import flow
 
 import firebreak.prefect_bridge as bridge
+from firebreak.containment.marking import RESTORED
 from firebreak.incidents.case import open_case
 from firebreak.records import Json
 
 bridge.expose_project()
 
-from tasks.contain import bring_target_back  # noqa: E402
+from tasks.contain import bring_target_back, mark_model  # noqa: E402
 from tasks.recover import restore_version, seal_baseline, verify_what_is_served  # noqa: E402
 
 
@@ -31,4 +32,5 @@ def recover(incident: str, step: str, approved: Json | None, to: str = "last-kno
         bring_target_back(incident, step, target.uri)
     served = verify_what_is_served(incident, step)
     seal_baseline(incident, step, receipt["version"])
+    mark_model(incident, step, RESTORED, receipt["version"])
     return {"version": receipt["version"], "preserved": receipt["preserved"], **served}

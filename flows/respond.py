@@ -16,6 +16,7 @@ from firebreak.playbook.engine import RunState, Status, replay
 from firebreak.playbook.schema import Playbook, Step
 from firebreak.playbook.walk import walk
 from firebreak.records import Json
+from firebreak.response import check_initiator
 from firebreak.triage import named_playbook
 
 bridge.expose_project()
@@ -51,6 +52,7 @@ def respond(
         initiator: who starts it; cannot approve its gates.
     """
     case = open_case(incident)
+    check_initiator(case.inventory, initiator)
     book = named_playbook(playbook, bridge.playbook_folder())
     run_id = str(flow_run.id)
     state = walk(
@@ -92,14 +94,11 @@ def plan_step(case: Case, book: Playbook, step: Step) -> list[Json]:
         if candidate is None:
             return [{"actions": ["no archived version is acceptable: approving will be held"]}]
         what = f"restore {case.subject} {candidate['version']}, manifest "
+        keep = "keep the compromised version as evidence, then start every target and verify it"
+        restarts = [t for t in case.model.targets if t.scheme != "file"]
         return [
-            {
-                "actions": [
-                    what + candidate["manifest_sha256"],
-                    "restart and verify every target",
-                    "keep the compromised version as evidence",
-                ]
-            }
+            {"actions": [what + candidate["manifest_sha256"], keep]},
+            *(plan_for(case, target, Mode.DESTRUCTIVE) for target in restarts),
         ]
     return [{"actions": [f"{step.flow or 'ask'} {dict(step.inputs)}"]}]
 

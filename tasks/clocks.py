@@ -4,24 +4,35 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from firebreak.communication.clocks import tick_incident
+from firebreak.errors import ClocksError, FirebreakError
 from firebreak.incidents.case import open_case
 from firebreak.incidents.store import Store
+from firebreak.incidents.view import view
 from firebreak.inventory import load_inventory
 from firebreak.prefect_bridge import end_waiting_run, playbook_folder
-from firebreak.records import Json
+from firebreak.records import IncidentStatus, Json
 
 
 @task(cache_policy=NO_CACHE)
 def tick() -> list[Json]:
-    """Run the clocks of every open incident; a run that waits for a held gate is ended."""
+    """Run the clocks of every open incident; a run that waits for a held incident is ended.
+
+    Raises:
+        ClocksError: what went wrong, after every other incident had its turn.
+    """
     inventory = load_inventory()
     happened: list[Json] = []
+    problems: list[str] = []
     for row in Store(inventory.database_url).incidents():
-        if row.closed_at is None:
+        if row.closed_at is not None:
+            continue
+        try:
             case = open_case(row.id, inventory)
-            ran_out = tick_incident(case, playbook_folder())
-            for event in ran_out:
-                if event["what"] == "held":
-                    end_waiting_run(case, event["step"], "nobody answered in time: held")
-            happened += ran_out
+            happened += tick_incident(case, playbook_folder())
+            if view(case.entries()).status is IncidentStatus.HELD:
+                end_waiting_run(case, "the incident is held")
+        except FirebreakError as error:
+            problems.append(f"{row.id}: {error}")
+    if problems:
+        raise ClocksError("; ".join(problems))
     return happened

@@ -5,6 +5,7 @@ from prefect.cache_policies import NO_CACHE
 
 from firebreak.containment.actions import bring_back, contain
 from firebreak.containment.driver import Mode
+from firebreak.containment.marking import mark
 from firebreak.incidents.case import Case, open_case, working_on
 from firebreak.inventory import Target
 from firebreak.records import Json
@@ -24,6 +25,13 @@ def bring_target_back(incident: str, step: str, uri: str) -> Json:
     with working_on(step):
         case = open_case(incident)
         return bring_back(case, target_of(case, uri))
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_delay_seconds=1)
+def mark_model(incident: str, step: str, as_: str, version: str | None = None) -> Json:
+    """Mark the model compromised or restored, in a record outside the model."""
+    with working_on(step):
+        return mark(open_case(incident), as_, version)
 
 
 def target_of(case: Case, uri: str) -> Target:

@@ -5,14 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from firebreak.errors import ApprovalError, SourceError, UnknownIncidentError
-from firebreak.incidents.case import Case
+from firebreak.errors import (
+    ApprovalError,
+    SourceError,
+    UnknownIncidentError,
+    UnknownPersonError,
+)
+from firebreak.incidents.case import Case, working_on
+from firebreak.incidents.view import view
 from firebreak.playbook.engine import Status, StepStatus, replay
 from firebreak.playbook.schema import load_playbook
 from firebreak.records import Finding, FindingType, Severity
 from firebreak.response import (
     answer_gate,
+    check_initiator,
     choose_playbook,
+    close,
     due_responses,
     find_case,
     reopen,
@@ -91,14 +99,14 @@ def test_the_playbook_is_the_named_the_started_or_the_fitting_one(case: Case, fo
     assert choose_playbook(case, None, PLAYBOOKS).name == "tampered-model"
     Response(case, load_playbook(folder / "playbook.yaml")).walk()
     assert choose_playbook(case, None, folder).name == "small"
-    with pytest.raises(SourceError, match="no playbook is named 'small'"):
+    with pytest.raises(SourceError, match=r"no playbook is named 'small'"):
         choose_playbook(case, None, PLAYBOOKS)
     assert choose_playbook(case, "tampered-model", PLAYBOOKS).name == "tampered-model"
 
 
 def test_findings_that_trigger_nothing_say_what_to_do(case: Case, tmp_path: Path) -> None:
     """The error names the types and the option."""
-    with pytest.raises(SourceError, match="no playbook is triggered by model_file_tampered.*--pl"):
+    with pytest.raises(SourceError, match=r"no playbook is triggered by model_file_tampered.*--pl"):
         choose_playbook(case, None, tmp_path)
 
 
@@ -151,7 +159,7 @@ def test_an_answer_to_a_question_read_before_the_facts_changed_is_refused(
 def test_two_answers_from_the_command_line_are_two(waiting: Response, folder: Path) -> None:
     """Each has its own id: the second one finds the gate decided."""
     give(waiting, folder)
-    with pytest.raises(ApprovalError, match="it is approved"):
+    with pytest.raises(ApprovalError, match="no question stands"):
         give(waiting, folder, "cid")
 
 
@@ -194,3 +202,55 @@ def test_a_standing_question_cannot_be_reopened(waiting: Response) -> None:
     """That would void an approval on the way."""
     with pytest.raises(ApprovalError, match="it is asked"):
         reopen(waiting.case, waiting.book, "ask", by="ana", reason="ask faster")
+
+
+def test_who_had_a_gate_asked_again_cannot_approve_it_alone(
+    waiting: Response, folder: Path
+) -> None:
+    """Else one person could turn a colleague's no into a yes."""
+    give(waiting, folder, decision="reject")
+    waiting.walk()
+    reopen(waiting.case, waiting.book, "ask", by="bob", reason="I see it differently")
+    assert waiting.walk().status is Status.WAITING
+    with pytest.raises(ApprovalError, match="had this asked again"):
+        give(waiting, folder, by="bob")
+
+
+def test_an_action_of_a_reopened_step_is_done_again(case: Case) -> None:
+    """A rollback that is asked for again must be able to start a service that died meanwhile."""
+    done: list[int] = []
+
+    def act() -> dict[str, int]:
+        done.append(1)
+        return {"times": len(done)}
+
+    with working_on("rollback"):
+        assert case.perform("release", "process:///x", act) == {"times": 1}
+        assert case.perform("release", "process:///x", act) == {"times": 1}
+        case.append("step.reopened", {"step": "isolate", "by": "ana", "reason": "another step"})
+        assert case.perform("release", "process:///x", act) == {"times": 1}
+        case.append("step.reopened", {"step": "rollback", "by": "ana", "reason": "it died again"})
+        assert case.perform("release", "process:///x", act) == {"times": 2}
+        assert case.perform("release", "process:///x", act) == {"times": 2}
+
+
+def test_an_incident_is_closed_by_a_person_with_a_reason(case: Case) -> None:
+    """A false alarm does not stand in the list for ever; its journal does."""
+    with pytest.raises(UnknownPersonError, match="mallory"):
+        close(case, by="mallory", reason="nothing to see")
+    with pytest.raises(ApprovalError, match="needs a reason"):
+        close(case, by="ana", reason="")
+    assert case.store.open_incident_of(case.subject) == case.id
+    close(case, by="ana", reason="planned upgrade")
+    assert view(case.entries()).status.value == "closed"
+    assert case.store.open_incident_of(case.subject) is None
+    with pytest.raises(ApprovalError, match="closed already"):
+        close(case, by="ana", reason="again")
+
+
+def test_a_response_is_started_by_somebody_who_can_be_kept_from_approving(case: Case) -> None:
+    """A made-up name would make the separation of duties empty."""
+    check_initiator(case.inventory, "ana")
+    check_initiator(case.inventory, "firebreak")
+    with pytest.raises(UnknownPersonError, match="nobody-in-particular"):
+        check_initiator(case.inventory, "nobody-in-particular")

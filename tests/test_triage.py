@@ -125,7 +125,7 @@ def test_a_name_that_two_files_bear_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "nothing", "../small", "tampered-model.yaml"])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     """A name is looked up, never used as a path."""
-    with pytest.raises(SourceError, match="known: .*tampered-model"):
+    with pytest.raises(SourceError, match=r"known: .*tampered-model"):
         named_playbook(name, PLAYBOOKS)
 
 

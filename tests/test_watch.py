@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from itertools import pairwise
+from pathlib import Path
 
 from firebreak.errors import StoreError
 from firebreak.watch import Watch
@@ -21,7 +23,7 @@ def test_it_checks_at_the_interval_until_told_to_stop():
 
     counters = Watch(check, 0.05, on_error=lambda _: None).run()
     assert counters == {"checks": 3, "findings": 6, "errors": 0}
-    assert all(later - earlier >= 0.05 for earlier, later in zip(seen, seen[1:], strict=False))
+    assert all(later - earlier >= 0.05 for earlier, later in pairwise(seen))
 
 
 def test_it_waits_longer_after_an_error_and_goes_on():
@@ -65,6 +67,10 @@ def test_a_signal_during_the_wait_ends_it_at_once():
     assert time.monotonic() - before < 5
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_many_signals_are_one_stop_and_the_handlers_are_put_back():
     """A supervisor that repeats itself does no harm, and the process is left as it was."""
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -74,7 +80,7 @@ def test_many_signals_are_one_stop_and_the_handlers_are_put_back():
             os.kill(os.getpid(), signal.SIGTERM)
         return 0
 
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_files()
     assert Watch(check, 60, on_error=lambda _: None).run()["checks"] == 1
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_files() == descriptors

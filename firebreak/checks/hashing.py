@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from firebreak.errors import UnsafeFileError
@@ -32,12 +32,15 @@ class FileDigest:
         size: bytes.
         sha256: of the content, 64 hex digits; of the link's text for a link.
         link: where a symbolic link inside the model points (as written), None for a plain file.
+        changed_ns: inode change time in ns since 1970, 0 when unknown; unlike the modification
+            time nobody sets it by choice. No part of the file's identity.
     """
 
     path: str
     size: int
     sha256: str
     link: str | None = None
+    changed_ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def scan(
     problems: list[Problem] = []
     with ThreadPoolExecutor(max_workers=workers) as pool:
         jobs = []
-        for entry in _walk(os.path.abspath(root), skip):
+        for entry in walk(os.path.abspath(root), skip):
             if isinstance(entry, Problem):
                 problems.append(entry)
             elif isinstance(entry, FileDigest):
@@ -129,7 +132,7 @@ def tree_size(root: Path) -> int:
     if not root.is_dir():
         return os.lstat(root).st_size
     total = 0
-    for entry in _walk(os.path.abspath(root), frozenset()):
+    for entry in walk(os.path.abspath(root), frozenset()):
         if isinstance(entry, tuple):
             try:
                 total += os.lstat(entry[0]).st_size
@@ -138,7 +141,7 @@ def tree_size(root: Path) -> int:
     return total
 
 
-def _walk(root: str, skip: frozenset[str]) -> Iterator[tuple[str, str] | FileDigest | Problem]:
+def walk(root: str, skip: frozenset[str]) -> Iterator[tuple[str, str] | FileDigest | Problem]:
     """Yield (absolute, relative) of plain files, links inside the model, and problems."""
     pending, count = [(root, "", 0)], 0
     while pending:
@@ -199,11 +202,12 @@ def _hash_one(path: str, relative: str, progress: Progress | None) -> FileDigest
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         return Problem(printable(relative), f"cannot be read: {error.strerror}")
+    before = os.fstat(handle)
+    if not stat.S_ISREG(before.st_mode):  # swapped since it was listed; fdopen refuses a directory
+        os.close(handle)
+        return Problem(printable(relative), f"is {_kind(before.st_mode)}")
     with os.fdopen(handle, "rb", buffering=0) as stream:
         try:
-            before = os.fstat(handle)
-            if not stat.S_ISREG(before.st_mode):
-                return Problem(printable(relative), f"is {_kind(before.st_mode)}")
             sha, size = hashlib.sha256(), 0
             buffer = bytearray(min(CHUNK, max(before.st_size, 1)))
             view = memoryview(buffer)
@@ -217,7 +221,7 @@ def _hash_one(path: str, relative: str, progress: Progress | None) -> FileDigest
             return Problem(printable(relative), f"cannot be read: {error.strerror}")
     if (size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         return Problem(printable(relative), "changed while it was read")
-    return FileDigest(relative, size, sha.hexdigest())
+    return FileDigest(relative, size, sha.hexdigest(), changed_ns=after.st_ctime_ns)
 
 
 def _is_utf8(name: str) -> bool:

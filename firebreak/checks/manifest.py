@@ -9,6 +9,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from firebreak.checks.hashing import FileDigest, Problem, Progress, Tree, scan, scan_strict
@@ -203,7 +204,8 @@ def compare(baseline: Baseline, tree: Tree) -> list[Finding]:
             FindingType.UNEXPECTED,
             Severity.HIGH,
             f"{printable(path)} is not in the baseline",
-            {"file": path, "actual_sha256": actual[path].sha256, "size": actual[path].size},
+            {"file": path, "actual_sha256": actual[path].sha256, "size": actual[path].size}
+            | _since(actual[path]),
         )
         for path in sorted(actual.keys() - expected.keys())
     ]
@@ -222,7 +224,7 @@ def _changed(baseline: Baseline, old: FileDigest, new: FileDigest) -> Finding:
         "actual_sha256": new.sha256,
         "expected_size": old.size,
         "actual_size": new.size,
-    }
+    } | _since(new)
     if old.link != new.link:
         evidence["problem"] = f"was {_nature(old)}, is {_nature(new)}"
     message = f"{printable(old.path)} differs from its baseline"
@@ -239,6 +241,13 @@ def _broken(baseline: Baseline, problem: Problem, known: bool) -> Finding:
         f"{problem.path}: {problem.problem}",
         {"file": problem.path, "problem": problem.problem},
     )
+
+
+def _since(file: FileDigest) -> Json:
+    """When the file last changed, by its inode change time."""
+    if not file.changed_ns:
+        return {}
+    return {"modified_at": timestamp(datetime.fromtimestamp(file.changed_ns / 1e9, UTC))}
 
 
 def _nature(file: FileDigest) -> str:

@@ -1,4 +1,4 @@
-"""`firebreak incident list|show|export|verify`."""
+"""`firebreak incident list|show|export|verify|close`."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Declare the commands."""
     command = commands.add_parser(
         "incident",
-        help="list, show, export or verify incidents",
+        help="list, show, export, verify or close incidents",
         epilog="example:\n  firebreak incident show sentiment",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,6 +38,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     export.add_argument("--to", type=Path, metavar="FILE", help="default: INCIDENT.tar")
+    close = kinds.add_parser(
+        "close",
+        help="close an incident: a false alarm, or handled elsewhere",
+        epilog='example:\n  firebreak incident close INC-20260102-0a1b2c --by ana --reason "drill"',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    close.add_argument("--by", required=True, metavar="PERSON", help="your id in the inventory")
+    close.add_argument("--reason", required=True, metavar="TEXT", help="why; goes on record")
     verify = kinds.add_parser(
         "verify",
         help="verify an exported bundle, or a stored incident",
@@ -48,12 +56,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     verify.add_argument(
         "--key", type=Path, metavar="PUB", help="public key that must have sealed the bundle"
     )
-    for parser in (show, export):
+    for parser in (show, export, close):
         parser.add_argument("incident", help="incident id, or a model id with an open incident")
     for parser, run in (
         (listing, run_list),
         (show, run_show),
         (export, run_export),
+        (close, run_close),
         (verify, run_verify),
     ):
         add_common(parser)
@@ -129,6 +138,17 @@ def run_export(args: argparse.Namespace, output: Output) -> ExitCode:
     output.line(
         f"wrote {place}: {report.entries} entries, {report.evidence} pieces of evidence", "clean"
     )
+    return ExitCode.CLEAN
+
+
+def run_close(args: argparse.Namespace, output: Output) -> ExitCode:
+    """Close it; its journal stays."""
+    from firebreak.response import close, find_case
+
+    case = find_case(inventory_of(args), args.incident)
+    close(case, by=args.by, reason=args.reason)
+    output.data({"incident": case.id, "status": "closed"})
+    output.line(f"closed {case.id}", "closed")
     return ExitCode.CLEAN
 
 

@@ -19,9 +19,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command.add_argument("--playbook", metavar="NAME", help="default: the one its findings trigger")
     command.add_argument(
         "--by",
-        default="firebreak",
+        required=True,
         metavar="PERSON",
-        help="who starts it; cannot approve its gates",
+        help="your id in the inventory; who starts it cannot approve its gates",
     )
     command.add_argument(
         "--reopen", metavar="STEP", help="ask or run a held step again; needs --by and --reason"
@@ -35,10 +35,11 @@ def run(args: argparse.Namespace, output: Output) -> ExitCode:
     """Start it and say where it runs, or walk it here."""
     from firebreak import prefect_bridge as bridge
     from firebreak.incidents.view import view
-    from firebreak.response import choose_playbook, find_case, reopen
+    from firebreak.response import check_initiator, choose_playbook, find_case, reopen
     from firebreak.settings import load_settings
 
     case = find_case(inventory_of(args), args.incident)
+    check_initiator(case.inventory, args.by)
     playbook = choose_playbook(case, args.playbook, bridge.playbook_folder())
     if args.reopen:
         reopen(case, playbook, args.reopen, by=args.by, reason=args.reason or "")

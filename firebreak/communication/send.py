@@ -7,7 +7,7 @@ from firebreak.communication.channels import Delivery, deliver
 from firebreak.communication.context import context
 from firebreak.communication.templates import Message, render
 from firebreak.errors import FirebreakError
-from firebreak.incidents.case import Case, _current_step
+from firebreak.incidents.case import Case, current_step
 from firebreak.inventory import Channel
 from firebreak.records import Json, digest_of, timestamp
 
@@ -30,7 +30,7 @@ def send(case: Case, template: str, *, sequence: int = 1, **overrides: Any) -> J
     Returns: `{"id", "template", "subject", "audience", "due_at", "sent": [channel], "failed":
         [{"channel", "error"}], "told": whether anybody was told}`.
     """
-    step = _current_step.get()
+    step = current_step()
     message_id = digest_of(
         {"incident": case.id, "step": step, "template": template, "sequence": sequence}
     )[:32]

@@ -29,7 +29,7 @@ from firebreak.incidents.journal import Entry
 from firebreak.incidents.store import Store
 from firebreak.incidents.view import view
 from firebreak.inventory import Inventory, load_inventory
-from firebreak.investigation.timeline import timeline, times
+from firebreak.investigation.timeline import duration, timeline, times
 from firebreak.playbook.question import as_markdown
 from firebreak.prefect_bridge import playbook_folder, wake
 from firebreak.records import Json
@@ -147,14 +147,14 @@ def _follow(stage: Stage, case: Case, url: str) -> str:
 
 
 def _show(stage: Stage, entries: list[Entry], after: int) -> None:
-    """Print what is new: phases as headlines, actions as lines."""
+    """Print what is new: phases as headlines, actions as lines below them."""
+    hidden = ("journal.", "step.", "response.", "gate.shown", "containment.", "action.started")
     for entry in entries[after:]:
         if entry.kind == "step.started":
             stage.phase(f"{entry.body['step']} ({entry.body['flow']})")
-    hidden = ("journal.", "step.", "response.", "gate.shown", "containment.", "action.started")
-    for event in timeline(entries[after:]):
-        if not event.kind.startswith(hidden):
-            stage.say(f"  {event.time[11:23]}  {event.text}"[:200])
+        if not entry.kind.startswith(hidden):
+            event = next(e for e in timeline([entry]) if e.seq == entry.seq)
+            stage.say(f"  {entry.time[11:23]}  {event.text}")
 
 
 def _is_shown(entries: list[Entry], question: Json) -> bool:
@@ -170,7 +170,7 @@ def _answer(stage: Stage, case: Case, question: Json, link: str) -> None:
     by = APPROVERS.get(step, question["people"][0])
     decision, reason = "approve", "demo: the evidence is safe"
     if not stage.auto:
-        typed = stage.console.input(f"\n[bold]{by}[/bold], approve? [y/n] ").strip().lower()
+        typed = stage.console.input(f"\n[bold]{by}[/bold], approve? \\[y/n] ").strip().lower()
         decision = "approve" if typed in ("y", "yes") else "reject"
         reason = stage.console.input("Reason: ").strip() or f"demo: {decision}"
     taken = answer_gate(
@@ -195,9 +195,13 @@ def _conclude(stage: Stage, world: World, case: Case, before: Json, status: str)
             f"  {'ok  ' if passed else 'FAIL'} {name}: {detail}", "green" if passed else "red"
         )
     moments = times(case.entries())
-    for name in ("contain", "restore"):
-        if (value := moments[f"seconds_to_{name}"]) is not None:
-            stage.say(f"  time to {name}: {value:.1f} s after detection, answers included")
+    for name, since in (
+        ("detect", "the change"),
+        ("contain", "detection"),
+        ("restore", "detection, answers included"),
+    ):
+        value = moments[f"seconds_to_{name}"]
+        stage.say(f"  time to {name}: {duration(value)} after {since}")
     stage.say(f"  report to open: {case.folder / 'report.html'}", "bold")
     return 0 if all(passed for _, passed, _ in checks) else 1
 

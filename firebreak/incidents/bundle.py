@@ -115,8 +115,6 @@ def verify_bundle(path: Path, key: Sealer | None = None) -> BundleReport:
     try:
         sealer = key or sealer_from_pem(small[PUBLIC_KEY], PUBLIC_KEY)
         statement = sealer.open("bundle", json.loads(small[STATEMENT]), STATEMENT)
-        if small[PUBLIC_KEY] != sealer.public_pem.encode():
-            raise BundleError(str(path), f"{PUBLIC_KEY} is not the key that sealed it")
         _check_files(statement, digests, str(path))
         lines = small[JOURNAL].decode().removesuffix("\n").split("\n")
         entries = list(
@@ -132,6 +130,8 @@ def verify_bundle(path: Path, key: Sealer | None = None) -> BundleReport:
         raise BundleError(str(path), str(error)) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(str(path), f"malformed: {error!r}") from error
+    if small[PUBLIC_KEY] != sealer.public_pem.encode():
+        raise BundleError(str(path), f"{PUBLIC_KEY} is not the key that sealed it")
     if not entries or entries[-1].hash != statement["head"]:
         raise BundleError(str(path), "the journal does not end at the sealed head")
     blobs = {name.removeprefix("evidence/") for name in digests if name.startswith("evidence/")}

@@ -150,13 +150,13 @@ class Case:
 
         An action is identified by the step it belongs to, its name and its target. When it was
         started but not finished (a crash between), `act` runs again and must therefore find out
-        what is already done: every driver's methods do.
+        what is already done: every driver's methods do. Reopening the step starts anew.
 
         Returns: the receipt that `act` returned, now or in the earlier run.
         """
         identity = {"step": _current_step.get(), "action": action, "target": target}
         started = False
-        for entry in self.entries():
+        for entry in since_reopened(self.entries(), identity["step"]):
             if {k: entry.body.get(k) for k in identity} == identity:
                 if entry.kind == "action.finished":
                     receipt: Json = entry.body["receipt"]
@@ -174,6 +174,19 @@ class Case:
             raise
         self.append("action.finished", {**identity, "receipt": receipt})
         return receipt
+
+
+def since_reopened(entries: list[Entry], step: str) -> list[Entry]:
+    """The entries since a step was last reopened; all when it never was."""
+    places = [
+        i for i, e in enumerate(entries) if e.kind == "step.reopened" and e.body["step"] == step
+    ]
+    return entries[places[-1] + 1 :] if places else entries
+
+
+def current_step() -> str:
+    """The playbook step this work belongs to; empty outside `working_on`."""
+    return _current_step.get()
 
 
 def open_case(incident: str, inventory: Inventory | None = None, actor: str = "firebreak") -> Case:

@@ -16,6 +16,7 @@ class IncidentView:
         playbook: name of the started playbook, None before the response.
         run: Prefect flow run id of the last start, None outside Prefect.
         reason: why it is held, empty when it is not.
+        approvers: who has approved the standing question so far.
     """
 
     subject: str = ""
@@ -30,6 +31,7 @@ class IncidentView:
     run: str | None = None
     reason: str = ""
     techniques: tuple[str, ...] = ()
+    approvers: tuple[str, ...] = ()
 
     def to_json(self) -> Json:
         """The view as JSON."""
@@ -46,6 +48,7 @@ class IncidentView:
             "run": self.run,
             "reason": self.reason,
             "techniques": list(self.techniques),
+            "approvers": list(self.approvers),
         }
 
 
@@ -79,14 +82,16 @@ def _response(seen: IncidentView, entry: Entry) -> IncidentView:
         case "response.started" | "response.resumed":
             return replace(
                 seen,
-                status=IncidentStatus.RESPONDING,
+                status=IncidentStatus.WAITING if seen.question else IncidentStatus.RESPONDING,
                 playbook=body["playbook"],
                 run=body.get("run"),
                 reason="",
                 ended_at=None,
             )
         case "gate.asked":
-            return replace(seen, status=IncidentStatus.WAITING, question=body)
+            return replace(seen, status=IncidentStatus.WAITING, question=body, approvers=())
+        case "gate.answered":
+            return _answered(seen, entry)
         case "step.started" | "step.skipped" | "step.reopened":
             return replace(seen, status=IncidentStatus.RESPONDING, question=None)
         case "response.ended":
@@ -100,3 +105,14 @@ def _response(seen: IncidentView, entry: Entry) -> IncidentView:
                 status=IncidentStatus.RECOVERED if done else IncidentStatus.HELD,
             )
     return seen
+
+
+def _answered(seen: IncidentView, entry: Entry) -> IncidentView:
+    """A decided question stands no longer; one that needs more people still does."""
+    question, body = seen.question, entry.body
+    if question is None or (question["step"], question["digest"]) != (body["step"], body["digest"]):
+        return seen
+    approvers = tuple(dict.fromkeys((*seen.approvers, body["approver"])))
+    if body["decision"] == "approve" and len(approvers) < question["quorum"]:
+        return replace(seen, approvers=approvers)
+    return replace(seen, status=IncidentStatus.RESPONDING, question=None, approvers=())

@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-from firebreak.checks.hashing import FileDigest, Problem, _walk
+from firebreak.checks.hashing import FileDigest, Problem, walk
 from firebreak.inventory import Model
 from firebreak.investigation.content import Trait, traits_by_content, traits_by_name
 from firebreak.records import Finding, FindingType, Json, Severity, printable
@@ -68,7 +68,7 @@ def is_signed(path: Path) -> bool:
 
 def _files(root: Path) -> list[tuple[str, str] | FileDigest | Problem]:
     if stat.S_ISDIR(os.lstat(root).st_mode):
-        return list(_walk(os.path.abspath(root), frozenset()))
+        return list(walk(os.path.abspath(root), frozenset()))
     return [(str(root), root.name)]
 
 

@@ -11,7 +11,8 @@ a restart, a retry and a second worker all decide alike. The rules:
   gate: nothing that a gate guards runs because the gate was not asked.
 - `incident.severity` is the worst finding, or what triage made of it when that is worse.
 - A denied gate, and one whose time ran out with `otherwise: hold`, hold the response.
-- A failed step starts nothing new: the response is failed, or held with `on_failure: hold`.
+- A failed step starts nothing new but messages that do not come after it: the response is failed,
+  or held with `on_failure: hold`.
 - A started step that did not finish is ready again (its actions reconcile themselves).
 """
 
@@ -41,6 +42,8 @@ class StepStatus(StrEnum):
     TIMED_OUT = "timed_out"
 
 
+TELLING = "communicate"  # people are told even when a step failed: then above all
+STOPPING = frozenset({StepStatus.FAILED, StepStatus.DENIED, StepStatus.TIMED_OUT})
 OVER = frozenset({StepStatus.DONE, StepStatus.SKIPPED, StepStatus.APPROVED})
 
 
@@ -127,15 +130,13 @@ class RunState:
 
     def next_actions(self) -> tuple[Action, ...]:
         """What to do now: first skips and failures, then runs, then questions; empty when over."""
-        if any(
-            s.status in (StepStatus.FAILED, StepStatus.DENIED, StepStatus.TIMED_OUT)
-            for s in self.steps.values()
-        ):
+        stopped = {s.status for s in self.steps.values()} & STOPPING
+        if stopped - {StepStatus.FAILED}:
             return ()
         gates = (s.id for s in self.playbook.steps if s.gate is not None)
         closed = self.playbook.after(g for g in gates if self.steps[g].status not in OVER)
         ready = (s for s in self.playbook.steps if s.id not in closed and self._is_ready(s))
-        found = [self._action(step) for step in ready]
+        found = [self._action(step) for step in ready if not stopped or step.flow == TELLING]
         order = (Do.SKIP, Do.FAIL, Do.RUN, Do.ASK)
         return tuple(sorted(found, key=lambda a: order.index(a.do)))
 

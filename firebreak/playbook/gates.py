@@ -211,7 +211,14 @@ def _refusal(
         return f"{answer.approver} has {held}; asked are {', '.join(gate.ask)}"
     if answer.approver == state.started_by:
         return f"{answer.approver} started this response and cannot approve it"
+    reopened = [e.body["by"] for e in entries if _reopens(e, step)]
+    if answer.decision == "approve" and reopened[-1:] == [answer.approver]:
+        return f"{answer.approver} had this asked again and cannot approve it"
     return _bad_content(answer) or _bad_time(state, step, gate, entries, answer, moment)
+
+
+def _reopens(entry: Entry, step: Step) -> bool:
+    return entry.kind == "step.reopened" and entry.body["step"] == step.id
 
 
 def _bad_content(answer: Answer) -> str:

@@ -7,7 +7,7 @@ from firebreak.checks.signatures import Verdict
 from firebreak.containment.actions import approved_by, probe
 from firebreak.containment.driver import Exposure
 from firebreak.errors import ManifestError, NoKnownGoodError, RestoreError, UnsafeFileError
-from firebreak.incidents.case import Case
+from firebreak.incidents.case import Case, current_step, since_reopened
 from firebreak.inventory import Model
 from firebreak.records import Json, now, timestamp
 from firebreak.recovery.known_good import LAST_KNOWN_GOOD, Candidate, candidates
@@ -169,8 +169,8 @@ def _has_begun(case: Case, approved: Json | None) -> bool:
 
 
 def _receipt(case: Case, action: str) -> Json | None:
-    """The receipt of an action's last finished run; None when it never finished."""
-    for entry in reversed(case.entries()):
+    """The receipt of an action's last finished run in this step; None when it never finished."""
+    for entry in reversed(since_reopened(case.entries(), current_step())):
         if entry.kind == "action.finished" and entry.body["action"] == action:
             receipt: Json = entry.body["receipt"]
             return receipt
@@ -187,7 +187,7 @@ def _row(candidate: Candidate) -> Json:
     return {
         "version": candidate.version,
         "accepted": candidate.accepted,
-        "verdict": found.verdict.value if found else "REJECTED",
+        "verdict": found.verdict.value if found else "rejected",
         "manifest_sha256": found.manifest_sha256 if found else None,
         "reasons": list(candidate.reasons),
     }

@@ -73,7 +73,7 @@ def test_a_file_that_became_a_folder_a_link_or_a_fifo_is_found(world):
     (vocab / "x").write_text("x")
     empty.unlink()
     empty.symlink_to("weights.safetensors")
-    os.rename(world.chat / "weights.safetensors", world.root / "aside")
+    (world.chat / "weights.safetensors").rename(world.root / "aside")
     os.mkfifo(world.chat / "weights.safetensors")
     assert seen(world) == [
         (T.TAMPERED, Severity.CRITICAL, "empty"),
@@ -233,7 +233,7 @@ def test_a_damaged_baseline_file_is_refused(world, raw):
     """Cut, foreign or absurd bytes are one clear error with the path."""
     world.baseline("chat")
     baseline_path(world.inventory, "chat").write_bytes(raw)
-    with pytest.raises(SealError, match="chat.dsse.json"):
+    with pytest.raises(SealError, match=r"chat\.dsse\.json"):
         load_baseline(world.inventory, "chat")
 
 

@@ -1,5 +1,6 @@
 """A model served by a container on a real engine, through the whole playbook."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,8 @@ def test_a_serving_container_is_paused_cut_stopped_and_brought_back(
     assert not container.attrs["NetworkSettings"]["Networks"]
     classes = {e.body["class"] for e in case.entries() if e.kind == "evidence.collected"}
     assert classes >= {"processes", "sockets", "files", "filesystem"}
+    assert mark_of(case)["mark"] == "compromised"
+    assert [f["file"] for f in mark_of(case)["files"]] == ["weights.bin"]
 
     approve(case)
     respond(case)
@@ -114,3 +117,10 @@ def test_a_serving_container_is_paused_cut_stopped_and_brought_back(
     assert list(container.attrs["NetworkSettings"]["Networks"]) == [network.name]
     assert (tmp_path / "model" / "weights.bin").read_bytes().startswith(b"good")
     assert verify_stored(case).checkpoints >= 3
+    assert mark_of(case)["mark"] == "restored"
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [".signatures", "weights.bin"]
+
+
+def mark_of(case: Case) -> dict:
+    """What other tools read about the model."""
+    return json.loads((case.inventory.home / "marks" / f"{case.subject}.json").read_text())

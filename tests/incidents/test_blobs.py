@@ -1,7 +1,6 @@
 """Evidence blobs: content-addressed, durable, never silently wrong."""
 
 import hashlib
-import os
 import threading
 
 import pytest
@@ -59,7 +58,7 @@ def test_changed_evidence_is_found_on_reading(tmp_path):
     """The digest is checked each time, to the last byte."""
     blobs = Blobs(tmp_path)
     digest, _ = blobs.put(b"abc" * 1000)
-    os.chmod(blobs.path(digest), 0o600)
+    blobs.path(digest).chmod(0o600)
     with blobs.path(digest).open("r+b") as stream:
         stream.seek(2999)
         stream.write(b"x")

@@ -26,7 +26,7 @@ Members = list[tuple[str, bytes]]
 
 @pytest.fixture
 def case(world: SmallWorld) -> Case:
-    """An incident with a finding, evidence, a report, and text that breaks careless line readers."""
+    """An incident with a finding, evidence, a report, and text that looks like line ends."""
     case = world.incident()
     case.add_findings([tampered()])
     case.add_evidence("processes", "p.json", {"pid": 1}, "/proc")
@@ -102,7 +102,7 @@ def test_a_flipped_byte_in_any_member_is_found(bundle, at):
     for index, (name, data) in enumerate(original):
         place = {"first": 0, "middle": len(data) // 2, "last": len(data) - 1}[at]
         damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
-        write(bundle, original[:index] + [(name, damaged)] + original[index + 1 :])
+        write(bundle, [*original[:index], (name, damaged), *original[index + 1 :]])
         message = refused(bundle).replace("evidence ", "evidence/")
         assert name in message or name in ("bundle.dsse.json", "evidence.pub")
 
@@ -332,7 +332,7 @@ def test_no_damage_to_the_file_raises_anything_but_a_bundle_error(bundle, tmp_pa
     try:
         assert verify_bundle(damaged).head == head
     except BundleError as error:
-        assert str(error).startswith("bundle ")
+        assert str(error).startswith("bundle ")  # noqa: PT017 - both outcomes are right
 
 
 def test_changed_evidence_in_the_store_is_not_exported(case, tmp_path):

@@ -92,7 +92,12 @@ def test_a_finished_action_is_not_repeated(world):
 def test_step_action_and_target_are_what_an_action_is(world):
     """Another step, action or target is another action."""
     case, outside = world.incident(), World()
-    for step, action, target in [("a", "x", "1"), ("b", "x", "1"), ("b", "y", "1"), ("b", "y", "2")]:
+    for step, action, target in [
+        ("a", "x", "1"),
+        ("b", "x", "1"),
+        ("b", "y", "1"),
+        ("b", "y", "2"),
+    ]:
         with working_on(step):
             case.perform(action, target, outside.act)
     assert outside.calls == 4

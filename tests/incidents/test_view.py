@@ -12,7 +12,11 @@ def test_a_new_incident_is_open_with_its_worst_severity(world):
     case = world.incident()
     case.add_findings([tampered()])
     seen = view(case.entries())
-    assert (seen.status, seen.severity, seen.findings) == (IncidentStatus.OPEN, Severity.CRITICAL, 1)
+    assert (seen.status, seen.severity, seen.findings) == (
+        IncidentStatus.OPEN,
+        Severity.CRITICAL,
+        1,
+    )
     assert seen.subject == "chat"
     assert seen.opened_at == case.entries()[0].time
     assert seen.techniques == tampered().techniques

@@ -278,7 +278,7 @@ def test_a_failing_cut_fails_the_response(response: Response) -> None:
     """Nothing later is ready; error, type and next move are journaled, without controls."""
     response.failing["isolate"] = OSError("no such \x1b[2J file \udcff token=hunter2")
     state = response.walk()
-    assert (state.status, response.effects) == (Status.FAILED, ["assess"])
+    assert (state.status, response.effects) == (Status.FAILED, ["assess", "alert"])
     failed = bodies(response.case, "step.failed")[0]
     assert failed["type"] == "OSError"
     assert failed["error"].isprintable()
