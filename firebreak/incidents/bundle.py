@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from firebreak.errors import BundleError, FirebreakError
+from firebreak.errors import BundleError, FirebreakError, JournalCorruptError
 from firebreak.incidents.case import Case
 from firebreak.incidents.journal import Entry, verify_chain
-from firebreak.records import Json, now, timestamp
+from firebreak.records import Json, digest_of, now, timestamp
 from firebreak.sealing import Sealer, sealer_from_pem
 
 STATEMENT, PUBLIC_KEY, JOURNAL = "bundle.dsse.json", "evidence.pub", "journal.jsonl"
@@ -157,6 +157,9 @@ def verify_stored(case: Case) -> BundleReport:
         JournalCorruptError, SealError, EvidenceError: what does not fit.
     """
     entries = case.entries()
+    for entry in entries:
+        if digest_of(entry.to_json()) != entry.hash:
+            raise JournalCorruptError(case.id, entry.seq, "is not stored in canonical form")
     sealer = case.sealer()
     checkpoints = _checkpoints(case.id, entries, sealer)
     digests = _collected(entries)

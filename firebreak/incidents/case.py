@@ -64,7 +64,7 @@ class Case:
 
     def checkpoint(self) -> Entry:
         """Seal the journal's head with the installation's key, inside the journal."""
-        last = self.entries()[-1]
+        last = self.store.last(self.id)
         record = {"incident": self.id, "seq": last.seq, "head": last.hash}
         sealed = self.sealer().seal("checkpoint", record)
         return self.store.append(self.id, "firebreak", "journal.checkpoint", sealed)
@@ -88,20 +88,21 @@ class Case:
         """
         entries = self.entries()
         known, last = _finding_keys(entries), entries[-1]
-        new = []
-        for finding in findings:
-            body = {"key": finding.key, **finding.to_json(), "step": _current_step.get()}
-            while finding.key not in known:
-                entry = self.store.append_after(last, self.id, self.actor, "finding.added", body)
-                if entry is None:
-                    fresh = list(self.store.entries(self.id, after=last.seq))
-                    known, last = known | _finding_keys(fresh), fresh[-1]
-                    continue
-                known.add(finding.key)
-                last = entry
-                new.append(finding)
-                self._checkpoint_when_due(entry)
-        return new
+        unique = {finding.key: finding for finding in reversed(list(findings))}
+        while True:
+            new = {key: f for key, f in reversed(unique.items()) if key not in known}
+            bodies = [
+                {"key": key, **finding.to_json(), "step": _current_step.get()}
+                for key, finding in new.items()
+            ]
+            added = self.store.append_after(last, self.id, self.actor, "finding.added", bodies)
+            if added is not None:
+                break
+            fresh = list(self.store.entries(self.id, after=last.seq))
+            known, last = known | _finding_keys(fresh), fresh[-1]
+        if any(entry.seq % CHECKPOINT_EVERY == 0 for entry in added):
+            self.checkpoint()
+        return list(new.values())
 
     def add_evidence(
         self,

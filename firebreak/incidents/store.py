@@ -5,10 +5,9 @@ told and tries the next place; the chain cannot fork. One incident per subject c
 time, by a unique index: two detectors that see the same thing open one incident.
 """
 
-import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -160,32 +159,35 @@ class Store:
             JournalContendedError: other writers took every place tried.
         """
         for attempt in range(APPEND_ATTEMPTS):
-            entry = self.append_after(self._last(incident), incident, actor, kind, body, time_)
-            if entry is not None:
+            entry = next_entry(self.last(incident), actor, kind, body, time_)
+            if self._insert(incident, [entry]):
                 return entry
             time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 20)))  # noqa: S311 - jitter
         raise JournalContendedError(incident, APPEND_ATTEMPTS)
 
     def append_after(
-        self,
-        last: Entry,
-        incident: str,
-        actor: str,
-        kind: str,
-        body: Json,
-        time_: datetime | None = None,
-    ) -> Entry | None:
-        """Append an entry right after `last`; None when somebody else's stands there already.
+        self, last: Entry, incident: str, actor: str, kind: str, bodies: Sequence[Json]
+    ) -> list[Entry] | None:
+        """Append entries of one kind right after `last`, all or none, in one transaction.
 
-        For writers whose entry depends on everything before it.
+        For writers whose entries depend on everything before them.
+
+        Returns: the entries; None when somebody else's stands there already.
         """
-        entry = next_entry(last, actor, kind, body, time_)
+        entries: list[Entry] = []
+        for body in bodies:
+            entries.append(next_entry(entries[-1] if entries else last, actor, kind, body))
+        return entries if self._insert(incident, entries) else None
+
+    def _insert(self, incident: str, entries: Sequence[Entry]) -> bool:
+        if not entries:
+            return True
         try:
             with self._database() as db:
-                db.execute(insert(_entries).values(_row(incident, entry)))
+                db.execute(insert(_entries), [_row(incident, entry) for entry in entries])
         except IntegrityError:
-            return None
-        return entry
+            return False
+        return True
 
     def entries(self, incident: str, after: int = -1) -> Iterator[Entry]:
         """The incident's entries with seq > after, in order, each read back and checked.
@@ -221,7 +223,8 @@ class Store:
         except SQLAlchemyError as error:
             raise StoreError(self.place, _reason(error)) from error
 
-    def _last(self, incident: str) -> Entry:
+    def last(self, incident: str) -> Entry:
+        """The newest entry. Raises: UnknownIncidentError, JournalCorruptError."""
         query = (
             select(_entries.c.seq, _entries.c.hash, _entries.c.entry)
             .where(_entries.c.incident == incident)
@@ -258,7 +261,7 @@ def _row(incident: str, entry: Entry) -> Json:
 
 def _parse(incident: str, seq: int, digest: str, raw: str) -> Entry:
     try:
-        entry = Entry.from_json(json.loads(raw))
+        entry = Entry.from_stored(raw)
         found = entry.hash
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise JournalCorruptError(incident, seq, f"is not a journal entry: {error}") from error

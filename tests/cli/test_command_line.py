@@ -103,7 +103,7 @@ NEED_INVENTORY = [
     ("incident", "export", "INC-1"),
     ("incident", "verify", "INC-1"),
     ("approve", "INC-1", "--by", "ana", "--reason", "evidence is safe"),
-    ("respond", "INC-1"),
+    ("respond", "INC-1", "--by", "ana"),
 ]
 
 
@@ -148,7 +148,7 @@ def test_a_store_that_cannot_be_opened_is_one_json_error_for_every_command(cli, 
 @pytest.mark.parametrize("command", ["respond", "approve"])
 def test_an_unknown_incident_is_refused_without_a_server(cli, command):
     """Exit 2 before anything of Prefect is needed."""
-    more = ("--by", "ana", "--reason", "evidence is safe") if command == "approve" else ()
+    more = ("--by", "ana", "--reason", "evidence is safe")
     ran = cli(command, "INC-0", *more, "--json")
     assert ran.code == 2
     assert "no incident 'INC-0'" in ran.error["error"]

@@ -99,9 +99,11 @@ def test_an_entry_goes_only_after_the_one_its_writer_knew(tmp_path):
     store = Store(url(tmp_path))
     incident, _ = store.open_incident("chat", "test", {})
     (last,) = store.entries(incident)
-    assert store.append_after(last, incident, "a", "note", {}) is not None
-    assert store.append_after(last, incident, "b", "note", {}) is None
-    assert [e.actor for e in store.entries(incident)] == ["test", "a"]
+    written = store.append_after(last, incident, "a", "note", [{"n": 1}, {"n": 2}])
+    assert [e.seq for e in written or []] == [1, 2]
+    assert store.append_after(last, incident, "b", "note", [{"n": 3}, {"n": 4}]) is None
+    assert store.append_after(last, incident, "b", "note", []) == []
+    assert [e.actor for e in store.entries(incident)] == ["test", "a", "a"]
 
 
 def test_a_writer_that_never_finds_a_place_says_so(tmp_path, monkeypatch):
@@ -111,7 +113,7 @@ def test_a_writer_that_never_finds_a_place_says_so(tmp_path, monkeypatch):
     incident, _ = store.open_incident("chat", "test", {})
     first = next(store.entries(incident))
     store.append(incident, "test", "note", {})
-    monkeypatch.setattr(Store, "_last", lambda *_: first)
+    monkeypatch.setattr(Store, "last", lambda *_: first)
     with pytest.raises(JournalContendedError, match="no free place after 3 attempts"):
         store.append(incident, "test", "note", {})
 
