@@ -16,6 +16,7 @@ from firebreak.incidents.store import Store
 from firebreak.inventory import Inventory, Model
 from firebreak.records import Finding, FindingType, Json, Severity, now, timestamp
 
+RECHECKS = 3  # how often a check starts anew because the baseline changed under it
 OPENS_FROM = Severity.MEDIUM  # findings below it are reported and open no incident
 
 Callback = Callable[[Finding], None]
@@ -172,7 +173,7 @@ def _raise_all(failed: Sequence[Exception], recorded: Sequence[Recorded]) -> NoR
 
 
 def _check_integrity(
-    inventory: Inventory, model: Model, progress: Progress | None
+    inventory: Inventory, model: Model, progress: Progress | None, again: int = RECHECKS
 ) -> list[Finding]:
     try:
         baseline = load_baseline(inventory, model.id)
@@ -201,4 +202,18 @@ def _check_integrity(
                 model.id,
             )
         ]
-    return compare(baseline, look(model, progress=progress))
+    findings = compare(baseline, look(model, progress=progress))
+    # A rollback or a release may have put another version and its baseline in place meanwhile:
+    # what was seen then belongs to neither.
+    if findings and again and _sealed(inventory, model) != baseline.created:
+        return _check_integrity(inventory, model, progress, again - 1)
+    return findings
+
+
+def _sealed(inventory: Inventory, model: Model) -> str | None:
+    """When the baseline now in place was made; None when there is none that can be trusted."""
+    try:
+        baseline = load_baseline(inventory, model.id)
+    except SealError:
+        return None
+    return baseline.created if baseline else None

@@ -1,10 +1,16 @@
 """Operating responses: which are due, which playbook, whose answer, what is asked again."""
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebreak.errors import ApprovalError, SourceError, UnknownPersonError
+from firebreak.errors import (
+    ApprovalError,
+    JournalCorruptError,
+    SourceError,
+    UnknownPersonError,
+)
 from firebreak.incidents.case import Case, open_case
 from firebreak.incidents.store import Store
 from firebreak.incidents.view import view
@@ -27,29 +33,33 @@ class Due:
     playbook: str
 
 
-def due_responses(inventory: Inventory, playbooks: Path) -> list[Due]:
-    """The open incidents that a playbook fits and that nobody responds to yet.
+def due_responses(inventory: Inventory, playbooks: Path) -> Iterator[Due]:
+    """Yield the open incidents that a playbook fits and that nobody responds to yet.
 
-    Empty unless the inventory says `respond: automatic`.
+    Nothing unless the inventory says `respond: automatic`. An incident that cannot be read does
+    not keep the others from being yielded first.
 
     Raises:
         SourceError: a playbook file cannot be used.
+        JournalCorruptError: of the first incident whose journal does not verify, at the end.
     """
     if inventory.respond != "automatic":
-        return []
-    store = Store(inventory.database_url)
-    due = []
-    for row in store.incidents():
+        return
+    corrupt: JournalCorruptError | None = None
+    for row in Store(inventory.database_url).incidents():
         if row.closed_at is not None:
             continue
-        entries = open_case(row.id, inventory).entries()
-        if view(entries).status is not IncidentStatus.OPEN:
+        try:
+            entries = open_case(row.id, inventory).entries()
+        except JournalCorruptError as error:
+            corrupt = corrupt or error
             continue
         types = {e.body["type"] for e in entries if e.kind == "finding.added"}
         playbook = playbook_for(tuple(sorted(types)), playbooks)
-        if playbook is not None:
-            due.append(Due(row.id, playbook.name))
-    return due
+        if playbook is not None and view(entries).status is IncidentStatus.OPEN:
+            yield Due(row.id, playbook.name)
+    if corrupt:
+        raise corrupt
 
 
 def find_case(inventory: Inventory, name: str) -> Case:

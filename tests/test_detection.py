@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from firebreak import detection
 from firebreak.baselines import adopt
 from firebreak.checks.manifest import baseline_path
 from firebreak.detection import detect
@@ -230,3 +231,25 @@ def test_progress_is_told_while_hashing(world):
     seen: list[int] = []
     detect(world.inventory, progress=seen.append)
     assert sum(seen) == sum(p.stat().st_size for p in world.root.glob("models/**/*") if p.is_file())
+
+
+def test_a_baseline_that_changes_during_a_check_makes_it_start_anew(world, monkeypatch):
+    """A rollback put another version and its baseline in place: what was seen fits neither."""
+    world.baseline()
+    looked = []
+    real = detection.look
+
+    def slow_look(model, **options):
+        tree = real(model, **options)
+        if model.id == "chat" and not looked:
+            looked.append(tree)
+            tamper(world.chat, "release 2")
+            adopt(world.inventory, model, by="ana", reason="release 2", replace=True)
+            return real(model, **options)  # the new files, held against the old baseline
+        return tree
+
+    monkeypatch.setattr(detection, "look", slow_look)
+    summary = detect(world.inventory)
+    assert looked
+    assert summary.findings == ()
+    assert Store(world.inventory.database_url).incidents() == []

@@ -63,7 +63,7 @@ def give(response: Response, folder: Path, by: str = "bob", **changes: str | Non
 def test_only_an_automatic_inventory_has_responses_due(case: Case) -> None:
     """`manual` waits for people, whatever was found."""
     automatic = replace(case.inventory, respond="automatic")
-    assert due_responses(case.inventory, PLAYBOOKS) == []
+    assert list(due_responses(case.inventory, PLAYBOOKS)) == []
     assert [(d.incident, d.playbook) for d in due_responses(automatic, PLAYBOOKS)] == [
         (case.id, "tampered-model")
     ]
@@ -78,10 +78,10 @@ def test_an_incident_is_due_once(case: Case) -> None:
     assert [d.incident for d in due_responses(automatic, PLAYBOOKS)] == [case.id]
     response = Response(case, load_playbook(TAMPERED))
     response.walk()
-    assert due_responses(automatic, PLAYBOOKS) == []
+    assert list(due_responses(automatic, PLAYBOOKS)) == []
     response.answers = saying()
     response.walk()
-    assert due_responses(automatic, PLAYBOOKS) == []
+    assert list(due_responses(automatic, PLAYBOOKS)) == []
 
 
 def test_a_case_is_found_by_its_id_or_by_its_model(case: Case) -> None:
