@@ -342,6 +342,18 @@ class ChannelError(FirebreakError):
         return "channel {!r}: {}".format(*self.args)
 
 
+class IncidentClosedError(FirebreakError):
+    """A closed incident is not acted on any more."""
+
+    hint = "If the model is in trouble again, firebreak detect opens a new incident."
+
+    def __init__(self, incident: str, by: str) -> None:
+        super().__init__(incident, by)
+
+    def __str__(self) -> str:
+        return "{} was closed by {}; nothing more is done for it".format(*self.args)
+
+
 class ApprovalError(FirebreakError):
     """An approval that cannot be taken: no open question, or the answer was refused."""
 

@@ -84,11 +84,20 @@ def respond_here(incident: str, playbook: str, initiator: str) -> None:
     """Walk a playbook in this process, with a Prefect of its own; gates cannot suspend here.
 
     The response then waits in its journal: answer with `firebreak approve`, and start it again.
+
+    Raises:
+        ServerError: the server inside this process does not start.
     """
     expose_project()
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     flow = importlib.import_module("flows.respond").respond
-    flow(incident=incident, playbook=playbook, initiator=initiator, return_state=True)
+    try:
+        flow(incident=incident, playbook=playbook, initiator=initiator, return_state=True)
+    except RuntimeError as error:
+        if "ephemeral" not in str(error):
+            raise
+        raise ServerError("this process", f"its own server did not start: {error}") from error
 
 
 def wake(case: Case, step: str, run_input: Json) -> bool:
@@ -188,9 +197,14 @@ def _client() -> "Iterator[SyncPrefectClient]":
     from httpx import HTTPError
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     try:
-        with get_client(sync_client=True) as client:
+        # The environment's address, also when Prefect has read another one earlier in this process.
+        with (
+            temporary_settings({PREFECT_API_URL: address}),
+            get_client(sync_client=True) as client,
+        ):
             yield client
     except HTTPError as error:
         raise ServerError(address, f"cannot be reached: {error}") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from firebreak.errors import (
     ApprovalError,
+    IncidentClosedError,
     JournalCorruptError,
     SourceError,
     UnknownPersonError,
@@ -16,7 +17,7 @@ from firebreak.incidents.store import Store
 from firebreak.incidents.view import view
 from firebreak.inventory import Inventory
 from firebreak.playbook.engine import StepStatus, replay
-from firebreak.playbook.gates import MAX_REASON, MIN_REASON, Answer, Taken, submit
+from firebreak.playbook.gates import MAX_REASON, MIN_REASON, Answer, Taken, decision_digest, submit
 from firebreak.playbook.schema import Playbook
 from firebreak.records import IncidentStatus, Json, printable
 from firebreak.triage import named_playbook, playbook_for
@@ -131,7 +132,10 @@ def reopen(case: Case, playbook: Playbook, step_id: str, *, by: str, reason: str
         raise ApprovalError(case.id, step_id, f"{by!r} is not a person of the inventory")
     if len(reason.strip()) < MIN_REASON:
         raise ApprovalError(case.id, step_id, "reopening needs --reason")
-    steps = replay(playbook, case.entries()).steps
+    state = replay(playbook, case.entries())
+    if state.closed_by:
+        raise IncidentClosedError(case.id, state.closed_by)
+    steps = state.steps
     status = steps[step_id].status if step_id in steps else None
     if status not in (StepStatus.DENIED, StepStatus.TIMED_OUT, StepStatus.FAILED):
         raise ApprovalError(case.id, step_id, f"cannot be reopened, it is {status or 'unknown'}")
@@ -145,6 +149,16 @@ def standing_question(case: Case) -> Json:
     if seen.question is None:
         raise ApprovalError(case.id, "-", f"no question stands, the incident is {seen.status}")
     return seen.question
+
+
+def question_is_stale(case: Case, question: Json, playbooks: Path) -> bool:
+    """Whether what a standing question binds has changed since it was asked: nobody can answer it.
+
+    The run that waits must be woken, or the response started again, to ask anew.
+    """
+    playbook = choose_playbook(case, None, playbooks)
+    step = playbook.step(question["step"])
+    return decision_digest(playbook, step, case.entries()) != str(question["digest"])
 
 
 def answer_gate(

@@ -7,6 +7,7 @@ import pytest
 
 from firebreak.errors import (
     ApprovalError,
+    IncidentClosedError,
     SourceError,
     UnknownIncidentError,
     UnknownPersonError,
@@ -14,6 +15,7 @@ from firebreak.errors import (
 from firebreak.incidents.case import Case, working_on
 from firebreak.incidents.view import view
 from firebreak.playbook.engine import Status, StepStatus, replay
+from firebreak.playbook.gates import Answer, submit
 from firebreak.playbook.schema import load_playbook
 from firebreak.records import Finding, FindingType, Severity
 from firebreak.response import (
@@ -23,6 +25,7 @@ from firebreak.response import (
     close,
     due_responses,
     find_case,
+    question_is_stale,
     reopen,
     standing_question,
 )
@@ -254,3 +257,29 @@ def test_a_response_is_started_by_somebody_who_can_be_kept_from_approving(case: 
     check_initiator(case.inventory, "firebreak")
     with pytest.raises(UnknownPersonError, match="nobody-in-particular"):
         check_initiator(case.inventory, "nobody-in-particular")
+
+
+def test_nothing_more_is_done_for_a_closed_incident(waiting: Response, folder: Path) -> None:
+    """An approval that comes after the close must not stop anything, whoever waits for it."""
+    question = standing_question(waiting.case)
+    close(waiting.case, by="ana", reason="false alarm")
+    before = list(waiting.effects)
+    with pytest.raises(IncidentClosedError, match="closed by ana"):
+        waiting.walk()
+    with pytest.raises(ApprovalError, match="no question stands"):
+        give(waiting, folder)
+    late = Answer("approve", "bob", "did not see it", question["digest"], "prefect:run:key")
+    assert not submit(waiting.case, waiting.book, "ask", late).accepted
+    with pytest.raises(IncidentClosedError):
+        reopen(waiting.case, waiting.book, "ask", by="ana", reason="not over yet")
+    assert waiting.effects == before
+
+
+def test_a_question_that_new_findings_overtook_is_stale(waiting: Response, folder: Path) -> None:
+    """Whoever asks to answer it learns that it must be asked anew; a new walk asks it."""
+    question = standing_question(waiting.case)
+    assert not question_is_stale(waiting.case, question, folder)
+    waiting.case.add_findings([finding("more.bin")])
+    assert question_is_stale(waiting.case, question, folder)
+    waiting.walk()
+    assert not question_is_stale(waiting.case, standing_question(waiting.case), folder)

@@ -1,8 +1,13 @@
 """`firebreak approve`: answer the question that stands."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from firebreak.cli.output import ExitCode, Output, add_common, inventory_of
+
+if TYPE_CHECKING:
+    from firebreak.incidents.case import Case
+    from firebreak.records import Json
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,42 +36,67 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(args: argparse.Namespace, output: Output) -> ExitCode:
     """Take the answer and wake the run that waits for it."""
     from firebreak import prefect_bridge as bridge
-    from firebreak.errors import ServerError
     from firebreak.playbook.question import as_text
-    from firebreak.response import answer_gate, find_case, standing_question
+    from firebreak.response import answer_gate, find_case, question_is_stale, standing_question
 
     case = find_case(inventory_of(args), args.incident)
     question = standing_question(case)
     output.line(as_text(case, question))
-    decision = "reject" if args.reject else "approve"
+    answer = {
+        "decision": "reject" if args.reject else "approve",
+        "approver": args.by,
+        "reason": args.reason,
+    }
+    if question_is_stale(case, question, bridge.playbook_folder()):
+        return _ask_anew(case, question, answer, output)
     taken = answer_gate(
         case,
         question,
-        decision=decision,
+        decision=answer["decision"],
         by=args.by,
         reason=args.reason,
         digest=args.digest,
         playbooks=bridge.playbook_folder(),
     )
-    try:
-        woken = bridge.wake(
-            case,
-            question["step"],
-            {"decision": decision, "approver": args.by, "reason": args.reason},
-        )
-    except ServerError as error:  # the answer is on record; only the waiting run was not reached
-        output.error(f"{error}", "The answer is taken; only the run that waits was not woken.")
-        woken = False
+    woken = _wake(case, question, answer, output)
     output.data(
         {
             "incident": case.id,
             "step": question["step"],
-            "decision": decision,
+            "decision": answer["decision"],
             "why": taken.why,
             "run_resumed": woken,
         }
     )
     output.line(taken.why, "clean")
     if not woken:
-        output.line(f"go on with: firebreak respond {case.id}")
+        output.line(f"go on with: firebreak respond {case.id} --by PERSON")
     return ExitCode.CLEAN
+
+
+def _ask_anew(case: "Case", question: "Json", answer: "Json", output: Output) -> ExitCode:
+    """Nobody can answer a question that the facts have overtaken: have it asked again."""
+    woken = _wake(case, question, answer, output)
+    next_move = (
+        f"it is being asked anew: firebreak incident show {case.id}"
+        if woken
+        else f"have it asked anew: firebreak respond {case.id} --by PERSON"
+    )
+    output.error(
+        f"{case.id}, gate {question['step']!r}: the evidence changed since this was asked; "
+        "your answer does not count",
+        next_move,
+    )
+    return ExitCode.ERROR
+
+
+def _wake(case: "Case", question: "Json", answer: "Json", output: Output) -> bool:
+    """Wake the run that waits; what it is given only wakes it, the journal decides."""
+    from firebreak import prefect_bridge as bridge
+    from firebreak.errors import ServerError
+
+    try:
+        return bridge.wake(case, question["step"], answer)
+    except ServerError as error:
+        output.error(f"{error}", "The run that waits was not woken; the journal is right.")
+        return False

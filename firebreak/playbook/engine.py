@@ -55,6 +55,7 @@ class Status(StrEnum):
     HELD = "held"
     FAILED = "failed"
     COMPLETED = "completed"
+    CLOSED = "closed"
 
 
 class Do(StrEnum):
@@ -104,17 +105,23 @@ class StepState:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """The state of a response: every step's, and the facts that expressions see."""
+    """The state of a response: every step's, and the facts that expressions see.
+
+    `closed_by` names who closed the incident; nothing is done for a closed one.
+    """
 
     playbook: Playbook
     steps: Mapping[str, StepState]
     incident: Mapping[str, Any]
     started_by: str = ""
     started_digest: str = ""
+    closed_by: str = ""
 
     @property
     def status(self) -> Status:
         """Where the whole response stands."""
+        if self.closed_by:
+            return Status.CLOSED
         states = {step.id: self.steps[step.id].status for step in self.playbook.steps}
         if failed := [s for s in self.playbook.steps if states[s.id] is StepStatus.FAILED]:
             held = all(s.on_failure == "hold" for s in failed)
@@ -130,6 +137,8 @@ class RunState:
 
     def next_actions(self) -> tuple[Action, ...]:
         """What to do now: first skips and failures, then runs, then questions; empty when over."""
+        if self.closed_by:
+            return ()
         stopped = {s.status for s in self.steps.values()} & STOPPING
         if stopped - {StepStatus.FAILED}:
             return ()
@@ -173,7 +182,7 @@ def replay(playbook: Playbook, entries: Iterable[Entry]) -> RunState:
     known = {step.id: step for step in playbook.steps}
     steps = {step_id: StepState() for step_id in known}
     incident: dict[str, Any] = {"severity": Severity.LOW.value, "subject": "", "types": []}
-    started_by = started_digest = ""
+    started_by = started_digest = closed_by = ""
     for entry in entries:
         if entry.kind == "finding.added":
             worst = [Severity(incident["severity"]), Severity(entry.body["severity"])]
@@ -181,6 +190,8 @@ def replay(playbook: Playbook, entries: Iterable[Entry]) -> RunState:
             incident["types"] = sorted({*incident["types"], entry.body["type"]})
         elif entry.kind == "incident.opened":
             incident["subject"] = entry.body["subject"]
+        elif entry.kind == "incident.closed":
+            closed_by = entry.body["by"]
         elif entry.kind == "response.started" and not started_by:
             started_by, started_digest = entry.body["initiator"], entry.body["digest"]
         elif (step_id := entry.body.get("step")) in steps:
@@ -191,7 +202,12 @@ def replay(playbook: Playbook, entries: Iterable[Entry]) -> RunState:
                 worst = [Severity(incident["severity"]), Severity(assessed)]
                 incident["severity"] = Severity.highest(worst).value
     return RunState(
-        playbook, MappingProxyType(steps), MappingProxyType(incident), started_by, started_digest
+        playbook,
+        MappingProxyType(steps),
+        MappingProxyType(incident),
+        started_by,
+        started_digest,
+        closed_by,
     )
 
 

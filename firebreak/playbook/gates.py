@@ -201,6 +201,8 @@ def _refusal(
 ) -> str:
     """Why an answer cannot be taken; empty when it can."""
     gate, standing = step.gate, state.steps[step.id]
+    if state.closed_by:
+        return f"the incident was closed by {state.closed_by}"
     if gate is None or standing.status is not StepStatus.ASKED:
         return f"no question stands at {step.id!r}; it is {standing.status.value}"
     people = {p.id: p for p in inventory.people}

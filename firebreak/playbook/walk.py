@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from firebreak.errors import FirebreakError, PlaybookChangedError, ResponderBusyError
+from firebreak.errors import (
+    FirebreakError,
+    IncidentClosedError,
+    PlaybookChangedError,
+    ResponderBusyError,
+)
 from firebreak.evidence.redaction import redact
 from firebreak.incidents.case import Case, working_on
 from firebreak.incidents.journal import Entry
@@ -54,6 +59,7 @@ def walk(
     Raises:
         PlaybookChangedError: the playbook differs from the started one.
         ResponderBusyError: another process works on this incident.
+        IncidentClosedError: somebody closed it.
     """
     with _alone(case):
         _start(case, playbook, initiator, source or {})
@@ -72,7 +78,10 @@ def walk(
 
 
 def _start(case: Case, playbook: Playbook, initiator: str, source: Json) -> None:
-    started = [e for e in case.entries() if e.kind == "response.started"]
+    entries = case.entries()
+    if closed := [e.body["by"] for e in entries if e.kind == "incident.closed"]:
+        raise IncidentClosedError(case.id, closed[-1])
+    started = [e for e in entries if e.kind == "response.started"]
     if started and started[0].body["digest"] != playbook.digest:
         raise PlaybookChangedError(case.id, started[0].body["digest"], playbook.digest)
     kind = "response.resumed" if started else "response.started"
@@ -167,6 +176,8 @@ def _end(case: Case, state: RunState) -> RunState:
     """Journal how the response ended, once per end."""
     last = [e for e in case.entries() if e.kind.startswith("response.")][-1]
     status = state.status
+    if status is Status.CLOSED:
+        return state
     if not (last.kind == "response.ended" and last.body["status"] == status.value):
         reasons = {k: v.reason for k, v in state.steps.items() if v.reason}
         case.append("response.ended", {"status": status.value, "reasons": reasons})

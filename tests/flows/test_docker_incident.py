@@ -1,11 +1,16 @@
 """A model served by a container on a real engine, through the whole playbook."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import yaml
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 
 from docker_engine import Engine
 from firebreak.baselines import adopt
@@ -66,7 +71,13 @@ def respond(case: Case) -> None:
     """Walk the playbook as far as it goes."""
     from flows.respond import respond as flow
 
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    settings = {
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_API_URL: os.environ[
+            "PREFECT_API_URL"
+        ],  # Prefect read its settings before this test
+    }
+    with temporary_settings(settings):
         flow(incident=case.id, return_state=True)
 
 
