@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from firebreak.checks.dependencies import SUBJECT
 from firebreak.errors import SourceError
-from firebreak.records import Json
+from firebreak.records import Json, printable
+from firebreak.settings import hidden
 from firebreak.yaml_source import ID_PATTERN, read_source
 
 MAX_BYTES = 4 << 20
@@ -74,7 +76,7 @@ def import_config(path: Path) -> tuple[str, list[str]]:
         inventory["dependencies"] = _dependencies(dependencies, path)
     if webhook := raw.get("alert_webhook"):
         if not isinstance(webhook, str) or not re.fullmatch(r"https?://\S+", webhook):
-            raise SourceError(str(path), f"alert_webhook is {webhook!r}", "an http(s):// URL")
+            raise SourceError(str(path), f"alert_webhook is {hidden(webhook)}", "an http(s):// URL")
         inventory["channels"] = [{"id": "alert-webhook", "kind": "webhook", "url": webhook}]
         notes.append("the webhook is not signed; add `secret: env:NAME` to its channel")
     notes.append("add targets, archive and people before a response can contain and roll back")
@@ -106,7 +108,26 @@ def _read(path: Path) -> Json:
         raise SourceError(str(path), f"not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise SourceError(str(path), "expected a JSON object")
+    _refuse_surrogates(raw, path)
     return raw
+
+
+def _refuse_surrogates(raw: Json, path: Path) -> None:
+    """Refuse text that no file can hold, in keys and values, naming its place in the JSON."""
+    waiting: list[tuple[str, Any]] = [("", raw)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{name}.{key}".lstrip("."), item) for key, item in value.items()]
+            waiting += [(f"a key of {name or 'the object'}", key) for key in value]
+        elif isinstance(value, list):
+            waiting += [(f"{name}[{index}]", item) for index, item in enumerate(value)]
+        elif isinstance(value, str) and (found := re.search(r"[\ud800-\udfff]", value)):
+            raise SourceError(
+                str(path),
+                f"{printable(name)}: U+{ord(found[0]):04X} is half a character, not text",
+                "write the character itself",
+            )
 
 
 def _list(raw: Json, key: str, path: Path) -> list[Any]:
@@ -147,6 +168,12 @@ def _model(raw: Any, name: str, base: Path, path: Path) -> Json:
             str(path),
             f"{name}.id is {model_id!r}",
             "letters, digits, dot, dash and underscore",
+        )
+    if model_id == SUBJECT:
+        raise SourceError(
+            str(path),
+            f"{name}.id: {SUBJECT!r} is what incidents about packages are called",
+            "rename the model",
         )
     if not isinstance(place, str) or not place:
         raise SourceError(str(path), f"{name}.path is {place!r}", "expected a path")

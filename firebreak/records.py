@@ -212,11 +212,12 @@ IDENTITY = ("file", "package", "actual", "actual_sha256", "expected_sha256", "pr
 
 
 class IncidentStatus(StrEnum):
-    """Where an incident stands. HELD waits for people; CLOSED is the end."""
+    """Where an incident stands. HELD waits for people, FAILED met an error, CLOSED is over."""
 
     OPEN = "open"
     RESPONDING = "responding"
     WAITING = "waiting"
     HELD = "held"
+    FAILED = "failed"
     RECOVERED = "recovered"
     CLOSED = "closed"

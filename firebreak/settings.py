@@ -1,12 +1,14 @@
 """Settings from the environment. Everything else is in the inventory."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from firebreak.errors import SettingError
 
 DEFAULT_INVENTORY = "firebreak.yaml"
+_NOT_SHOWN = "(not shown)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,26 @@ class Settings:
     prefect_api_url: str | None = None
 
 
+def hidden(value: object) -> str:
+    """A value that may hold credentials, as an error may show it: a URL's scheme, else nothing.
+
+    Example:
+        >>> hidden("https://hooks.example/T0/secret"), hidden("hunter2")
+        ('https://(not shown)', '(not shown)')
+    """
+    scheme = re.match(r"[a-z][a-z0-9+.-]{0,31}://", value) if isinstance(value, str) else None
+    return (scheme[0] if scheme else "") + _NOT_SHOWN
+
+
+def database_file(url: str) -> Path | None:
+    """The absolute path of an SQLite URL's file; None for a server, or a database in memory."""
+    scheme, _, rest = url.partition("://")
+    file = rest.removeprefix("/").partition("?")[0].removeprefix("file:")
+    if scheme.partition("+")[0] != "sqlite" or not file or file.startswith(":"):
+        return None
+    return Path(os.path.abspath(file))
+
+
 def load_settings(inventory: Path | None = None) -> Settings:
     """The settings of this process; an explicit inventory path wins over the environment.
 
@@ -35,7 +57,8 @@ def load_settings(inventory: Path | None = None) -> Settings:
     home = os.environ.get("FIREBREAK_HOME")
     database = os.environ.get("FIREBREAK_DATABASE_URL") or None
     if database is not None and "://" not in database:
-        raise SettingError("FIREBREAK_DATABASE_URL", database, "a URL such as sqlite:///path.db")
+        shown = hidden(database)
+        raise SettingError("FIREBREAK_DATABASE_URL", shown, "a URL such as sqlite:///path.db")
     chosen = inventory or Path(os.environ.get("FIREBREAK_INVENTORY") or DEFAULT_INVENTORY)
     return Settings(
         inventory=chosen,
@@ -63,4 +86,4 @@ def secret(reference: str) -> str | None:
             return None
         except (OSError, ValueError) as error:
             raise SettingError("secret reference", reference, "a readable text file") from error
-    raise SettingError("secret reference", reference, "env:NAME or file:/path")
+    raise SettingError("secret reference", hidden(reference), "env:NAME or file:/path")

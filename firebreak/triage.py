@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from firebreak.checks.dependencies import SUBJECT
 from firebreak.errors import SourceError
 from firebreak.incidents.case import Case
 from firebreak.inventory import Inventory, Model
 from firebreak.playbook.schema import Playbook, load_playbook
 from firebreak.records import Json, Severity
+
+NO_MODEL = "the incident is about the Python environment, not about a model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,14 @@ def assess(case: Case) -> Assessment:
         also_affected=_sharing(case.inventory, model) if model else (),
         rationale=rationale,
     )
+
+
+def is_about_model(case: Case) -> bool:
+    """False for the environment: there are no files, targets or versions of it to act on.
+
+    True for a model that the inventory no longer lists: leaving that out must fail loudly.
+    """
+    return case.subject != SUBJECT or any(m.id == SUBJECT for m in case.inventory.models)
 
 
 def playbook_for(types: tuple[str, ...], folder: Path) -> Playbook | None:

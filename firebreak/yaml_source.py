@@ -18,6 +18,7 @@ from yaml.reader import ReaderError
 
 from firebreak.errors import SourceError
 from firebreak.records import printable
+from firebreak.settings import hidden
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -67,14 +68,19 @@ class Node:
             return [child.plain() for child in self.value]
         return self.value
 
-    def text(self, *, pattern: str = "", expected: str = "text") -> str:
-        """The value as text that fits a pattern, never a number turned into text."""
+    def text(self, *, pattern: str = "", expected: str = "text", secret: bool = False) -> str:
+        """The value as text that fits a pattern, never a number turned into text.
+
+        Args:
+            pattern: that the whole text must fit.
+            expected: what an error says was expected.
+            secret: the value may hold credentials, so no error shows it.
+        """
+        shown = hidden(self.value) if secret else self._shown()
         if not isinstance(self.value, str):
-            self.fail(
-                f"expected {expected}, got {self._shown()}", "quote it if it is meant as text"
-            )
+            self.fail(f"expected {expected}, got {shown}", "quote it if it is meant as text")
         if pattern and not re.fullmatch(pattern, self.value):
-            self.fail(f"expected {expected}, got {self._shown()}")
+            self.fail(f"expected {expected}, got {shown}")
         return self.value
 
     def boolean(self) -> bool:
@@ -125,9 +131,9 @@ class Node:
             self.fail(f"expected a list, got {self._shown()}")
         return list(self.value)
 
-    def texts(self, **form: str) -> tuple[str, ...]:
+    def texts(self, *, pattern: str = "", expected: str = "text") -> tuple[str, ...]:
         """The value as a list of texts."""
-        return tuple(item.text(**form) for item in self.items())
+        return tuple(item.text(pattern=pattern, expected=expected) for item in self.items())
 
     def fields(self) -> "Fields":
         """The value as a mapping whose every key must be asked for."""
@@ -272,6 +278,7 @@ class _Converter:
                 self.convert(child, f"{name}[{i}]", depth + 1) for i, child in enumerate(node.value)
             ]
             return Node(children, where, name)
+        _refuse_surrogates(node.value, where, name)
         try:
             return Node(self.loader.construct_object(node), where, name)
         except ValueError as error:  # a whole number of thousands of digits
@@ -284,10 +291,21 @@ class _Converter:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise SourceError(where, "a key must be a word")
             key = key_node.value
+            _refuse_surrogates(key, where, "a key")
             if key in found:
                 raise SourceError(where, f"duplicate key {key!r}", "remove one of the two")
             found[key] = self.convert(value_node, key, depth + 1)
         return found
+
+
+def _refuse_surrogates(text: str, where: str, name: str) -> None:
+    r"""Refuse an escape such as \ud800: half a character, which no file or database can hold."""
+    if found := re.search(r"[\ud800-\udfff]", text):
+        raise SourceError(
+            where,
+            f"{printable(name)}: U+{ord(found[0]):04X} is half a character, not text",
+            "write the character itself, or \\U and eight digits",
+        )
 
 
 def _refuse_extras(text: str, file: str) -> None:

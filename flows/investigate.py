@@ -3,7 +3,9 @@
 from prefect import flow
 
 import firebreak.prefect_bridge as bridge
+from firebreak.incidents.case import open_case
 from firebreak.records import Json
+from firebreak.triage import NO_MODEL, is_about_model
 
 bridge.expose_project()
 
@@ -18,7 +20,15 @@ from tasks.investigate import (  # noqa: E402
 
 @flow(name="investigate", flow_run_name="investigate-{incident}")
 def investigate(incident: str, step: str, to: str = "last-known-good") -> Json:
-    """Read everything there is to read; load, import and run nothing of the model."""
+    """Read everything there is to read; load, import and run nothing of the model.
+
+    Without a model there is only the report; the result then says why under `problem`.
+    """
+    if not is_about_model(open_case(incident)):
+        publish_report(incident, step)
+        reference = {"compared": False, "why": NO_MODEL}
+        judged: Json = {"candidates": [], "candidate": None, "problem": NO_MODEL}
+        return {"new_findings": 0, "reference": reference, **judged}
     found = scan_files(incident, step) + analyse_logs(incident, step)
     reference = compare_reference(incident, step)
     judged = judge_candidates(incident, step, to)

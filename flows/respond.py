@@ -9,15 +9,16 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.states import Completed, Failed, State
 
 import firebreak.prefect_bridge as bridge
-from firebreak.containment.actions import plan_for
+from firebreak.containment.actions import plan_for, without_targets
 from firebreak.containment.driver import Mode
+from firebreak.errors import FirebreakError
 from firebreak.incidents.case import Case, open_case
 from firebreak.playbook.engine import RunState, Status, replay
 from firebreak.playbook.schema import Playbook, Step
 from firebreak.playbook.walk import walk
-from firebreak.records import Json
+from firebreak.records import Json, printable
 from firebreak.response import check_initiator
-from firebreak.triage import named_playbook
+from firebreak.triage import NO_MODEL, is_about_model, named_playbook
 
 bridge.expose_project()
 
@@ -69,9 +70,14 @@ def respond(
 
 
 def run_step(case: Case, book: Playbook, step: Step) -> Json:
-    """Run one step's flow with what the playbook and the journal give it."""
+    """Run one step's flow with what the playbook and the journal give it.
+
+    Raises:
+        UnknownModelError: there is no model to recover; no flow was started for it.
+    """
     given: Json = dict(step.inputs)
     if step.flow == "recover":
+        case.inventory.model(case.subject)
         given["approved"] = approved_candidate(case, book)
     if step.flow == "investigate":
         given["to"] = rollback_choice(book)
@@ -85,17 +91,33 @@ def run_step(case: Case, book: Playbook, step: Step) -> Json:
 
 
 def plan_step(case: Case, book: Playbook, step: Step) -> list[Json]:
-    """What a step would do, for the question at a gate. Changes nothing."""
+    """What a step would do, for the question at a gate. Changes nothing.
+
+    What cannot be planned is said so: people are asked also when the model has left the inventory.
+    """
+    try:
+        return _planned(case, book, step)
+    except FirebreakError as error:
+        return [{"actions": [f"cannot be planned: {printable(str(error))}"]}]
+
+
+def _planned(case: Case, book: Playbook, step: Step) -> list[Json]:
+    if step.flow in ("contain", "recover") and not is_about_model(case):
+        verb = "contain" if step.flow == "contain" else "restore, and approving cannot succeed"
+        return [{"actions": [f"nothing of ours to {verb}: {NO_MODEL}"]}]
     if step.flow == "contain":
         mode = Mode(step.inputs["mode"])
+        if not case.model.targets:
+            return [{"actions": [f"nothing: {without_targets(case)}"]}]
         return [plan_for(case, target, mode) for target in case.model.targets]
     if step.flow == "recover":
+        model = case.model
         candidate = approved_candidate(case, book)
         if candidate is None:
             return [{"actions": ["no archived version is acceptable: approving will be held"]}]
-        what = f"restore {case.subject} {candidate['version']}, manifest "
+        what = f"restore {model.id} {candidate['version']}, manifest "
         keep = "keep the compromised version as evidence, then start every target and verify it"
-        restarts = [t for t in case.model.targets if t.scheme != "file"]
+        restarts = [t for t in model.targets if t.scheme != "file"]
         return [
             {"actions": [what + candidate["manifest_sha256"], keep]},
             *(plan_for(case, target, Mode.DESTRUCTIVE) for target in restarts),

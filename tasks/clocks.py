@@ -35,7 +35,7 @@ def tick() -> list[Json]:
             if row.closed_at is None:
                 happened += tick_incident(case, playbook_folder())
             status = view(case.entries()).status
-            if status in (IncidentStatus.HELD, IncidentStatus.CLOSED):
+            if status in (IncidentStatus.HELD, IncidentStatus.FAILED, IncidentStatus.CLOSED):
                 end_waiting_run(case, f"the incident is {status}")
         except FirebreakError as error:
             problems.append(f"{row.id}: {error}")

@@ -7,16 +7,18 @@ from firebreak.incidents.case import open_case, working_on
 from firebreak.investigation.compare import compare_with_reference
 from firebreak.investigation.logs import analyse_log
 from firebreak.investigation.scan import scan_model
+from firebreak.investigation.signature import check_signature
 from firebreak.records import Finding, Json
 from firebreak.recovery.rollback import judge
 
 
 @task(cache_policy=NO_CACHE, timeout_seconds=3600)
 def scan_files(incident: str, step: str) -> int:
-    """Look for dangerous files and a missing signature; returns how many findings were new."""
+    """Look for dangerous files and verify the signature; returns how many findings were new."""
     with working_on(step):
         case = open_case(incident)
-        return len(case.add_findings(scan_model(case.model)))
+        signature = check_signature(case.model, case.inventory.cosign_key)
+        return len(case.add_findings([*scan_model(case.model), *signature]))
 
 
 @task(cache_policy=NO_CACHE, timeout_seconds=3600)

@@ -10,13 +10,20 @@ import pytest
 
 from firebreak import detection
 from firebreak.baselines import adopt
-from firebreak.checks.manifest import baseline_path
-from firebreak.detection import detect
-from firebreak.errors import JournalCorruptError, ModelPathError, SourceError, UnknownModelError
+from firebreak.checks.manifest import baseline_path, create_baseline
+from firebreak.detection import check_all, detect
+from firebreak.errors import (
+    BaselineError,
+    JournalCorruptError,
+    ModelPathError,
+    SourceError,
+    UnknownModelError,
+)
 from firebreak.incidents.case import open_case
 from firebreak.incidents.store import Store
 from firebreak.incidents.view import view
 from firebreak.records import FindingType, IncidentStatus, Severity
+from firebreak.recovery.signing import generate_keypair, sign_manifest, write_manifest
 from small_world import SmallWorld, make_world
 
 T = FindingType
@@ -221,8 +228,8 @@ def test_a_baseline_made_on_purpose_closes_an_incident_that_only_missed_it(world
     assert Store(world.inventory.database_url).open_incident_of("chat") is None
     tamper(world.chat)
     detect(world.inventory, ["chat"])
-    adopt(world.inventory, world.inventory.model("chat"), by="ana", reason="x", replace=True)
-    assert journal(world)[-1] == "baseline.created"
+    with pytest.raises(BaselineError, match="is open about these files"):
+        adopt(world.inventory, world.inventory.model("chat"), by="ana", reason="x", replace=True)
 
 
 def test_progress_is_told_while_hashing(world):
@@ -253,3 +260,107 @@ def test_a_baseline_that_changes_during_a_check_makes_it_start_anew(world, monke
     assert looked
     assert summary.findings == ()
     assert Store(world.inventory.database_url).incidents() == []
+
+
+def test_findings_that_cannot_be_recorded_are_returned_beside_the_error(world):
+    """A damaged journal of the model's own incident keeps no new finding from its readers."""
+    world.baseline()
+    tamper(world.chat)
+    detect(world.inventory)
+    with sqlite3.connect(world.inventory.home / "firebreak.db") as db:
+        db.execute("update entries set entry = '{' where seq = 1")
+    tamper(world.chat, "worse")
+    summary = check_all(world.inventory)
+    assert [f.type for f in summary.unrecorded] == [T.TAMPERED]
+    assert [type(e) for e in summary.errors] == [JournalCorruptError]
+    alerted: list[object] = []
+    with pytest.raises(JournalCorruptError):
+        detect(world.inventory, on_critical=alerted.append)
+    assert len(alerted) == 1
+
+
+@pytest.fixture
+def signed(world: SmallWorld) -> SmallWorld:
+    """The model `chat` is signed and has a baseline; its key is configured."""
+    private, public = generate_keypair(world.root / "publisher")
+    world.file.write_text(world.file.read_text() + f"keys: {{cosign: {public}}}\n")
+    write_manifest(world.chat, "chat", "1.0")
+    sign_manifest(world.chat, private)
+    world.baseline()
+    return world
+
+
+def signature_finding(world: SmallWorld):
+    """The only finding about `chat`, which another look does not repeat."""
+    summary = detect(world.inventory, ["chat"])
+    (found,) = summary.findings
+    assert found.type is T.SIGNATURE_INVALID
+    assert detect(world.inventory, ["chat"]).recorded[0].new == ()
+    return found
+
+
+def test_a_good_signature_and_an_unsigned_model_are_no_findings(signed):
+    """`chat` verifies; `fraud` carries no signature and is left alone."""
+    assert detect(signed.inventory).findings == ()
+
+
+@pytest.mark.parametrize("gone", ["manifest.json", "manifest.sig"])
+def test_a_removed_signature_is_critical(signed, gone):
+    """One of manifest and signature without the other."""
+    (signed.chat / ".signatures" / gone).unlink()
+    found = signature_finding(signed)
+    assert found.severity is Severity.CRITICAL
+    assert "signature removed" in found.message
+
+
+def test_a_manifest_altered_after_signing_is_critical(signed):
+    """The files are untouched; each alteration is news once."""
+    manifest = signed.chat / ".signatures" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes() + b" ")
+    found = signature_finding(signed)
+    assert (found.severity, found.evidence["verdict"]) == (Severity.CRITICAL, "untrusted_signer")
+    manifest.write_bytes(manifest.read_bytes() + b" ")
+    assert len(detect(signed.inventory, ["chat"]).recorded[0].new) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "problem"),
+    [("other", "1.0", "names model 'other'"), ("chat", "0.9", "names version '0.9'")],
+)
+def test_a_signature_of_another_model_or_version_is_critical(signed, model, version, problem):
+    """The publisher did sign it, but not as this."""
+    write_manifest(signed.chat, model, version)
+    sign_manifest(signed.chat, signed.root / "publisher" / "cosign.key")
+    found = signature_finding(signed)
+    assert (found.severity, found.evidence["verdict"]) == (Severity.CRITICAL, "wrong_identity")
+    assert problem in found.message
+
+
+def test_files_that_agree_with_the_baseline_but_not_with_the_signature_are_critical(signed):
+    """Somebody made a baseline of altered files."""
+    tamper(signed.chat)
+    create_baseline(
+        signed.inventory, signed.inventory.model("chat"), by="ana", reason="x", replace=True
+    )
+    assert signature_finding(signed).evidence["verdict"] == "tampered"
+
+
+def test_changed_files_are_one_finding_and_not_a_second_about_their_signature(signed):
+    """The difference from the baseline says it already."""
+    tamper(signed.chat)
+    assert [f.type for f in detect(signed.inventory).findings] == [T.TAMPERED]
+
+
+def test_a_signature_that_cannot_be_checked_is_a_high_finding(signed):
+    """Unknown is not fine: the key is gone."""
+    (signed.root / "publisher" / "cosign.pub").unlink()
+    found = signature_finding(signed)
+    assert (found.severity, found.evidence["verdict"]) == (Severity.HIGH, "unverifiable")
+
+
+def test_a_forged_signature_is_found_without_a_baseline_too(signed):
+    """It needs nothing but the key."""
+    baseline_path(signed.inventory, "chat").unlink()
+    (signed.chat / ".signatures" / "manifest.sig").write_text("AAAA")
+    types = [f.type for f in detect(signed.inventory, ["chat"]).findings]
+    assert types == [T.NO_BASELINE, T.SIGNATURE_INVALID]

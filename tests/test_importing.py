@@ -101,8 +101,11 @@ def test_an_unknown_key_is_noted_and_left_out(tmp_path):
         ('{"behavior_drift_threshold": 2}', "behavior_drift_threshold is 2"),
         ('{"baseline_dependencies": ["torch"]}', "must map names to versions"),
         ('{"baseline_dependencies": {"torch": 2}}', "must map names to versions"),
-        ('{"alert_webhook": 5}', "alert_webhook is 5"),
-        ('{"alert_webhook": "hooks.example"}', "alert_webhook is 'hooks.example'"),
+        ('{"alert_webhook": 5}', r"alert_webhook is \(not shown\)"),
+        ('{"alert_webhook": "hooks.example"}', r"alert_webhook is \(not shown\)"),
+        ('{"models": [{"id": "environment", "path": "x"}]}', "incidents about packages"),
+        ('{"models": [{"id": "a", "path": "x\\ud800"}]}', r"models\[0\].path: U\+D800 is half"),
+        ('{"x\\ud800": 1}', r"a key of the object: U\+D800 is half a character"),
     ],
 )
 def test_a_broken_configuration_is_refused_with_its_place(tmp_path, config, message):
@@ -139,3 +142,11 @@ def test_the_inventory_to_start_from_loads(tmp_path):
         "ana",
         "file",
     )
+
+
+@pytest.mark.parametrize("webhook", ["ftp://u:hunter2@h/x", "https://h/hunter2 x", "hunter2"])
+def test_a_webhook_that_cannot_be_used_is_not_repeated_in_the_error(tmp_path, webhook):
+    """Its path or user part may be the secret."""
+    with pytest.raises(SourceError, match="alert_webhook is") as caught:
+        imported(tmp_path, {"alert_webhook": webhook})
+    assert "hunter2" not in str(caught.value)

@@ -103,6 +103,8 @@ def test_the_smallest_inventory_has_safe_defaults(tmp_path):
         ("firebreak: 1\nmodels:\n  - id: chat", "3:5", "'path' is missing"),
         ("firebreak: 1\nmodels:\n  - {id: a/b, path: x}", "3:10", "expected an id"),
         ("firebreak: 1\nmodels:\n  - {id: .., path: x}", "3:10", "expected an id"),
+        ("firebreak: 1\nmodels:\n  - {id: environment, path: x}", "3:10", "about packages"),
+        ('firebreak: 1\nmodels:\n  - {id: a, path: "x\\uD800"}', "3:19", "is half a character"),
         ("firebreak: 1\nmodels:\n  - {id: a, path: ''}", "3:19", "expected a path, got ''"),
         ('firebreak: 1\nmodels:\n  - {id: a, path: "x\\0y"}', "3:19", "expected a path"),
         ("firebreak: 1\n" + MODEL + "    version: 1.10", "5:14", "got 1.1; quote it"),
@@ -190,8 +192,9 @@ def test_the_environment_overrides_home_and_database(tmp_path, monkeypatch):
 def test_a_database_variable_that_is_no_url_is_refused(monkeypatch):
     """The error names the variable and the form that is expected."""
     monkeypatch.setenv("FIREBREAK_DATABASE_URL", "incidents.db")
-    with pytest.raises(SettingError, match=r"FIREBREAK_DATABASE_URL='incidents\.db'"):
+    with pytest.raises(SettingError, match=r"FIREBREAK_DATABASE_URL='\(not shown\)'") as caught:
         load_settings()
+    assert "incidents.db" not in str(caught.value)
 
 
 def test_an_unknown_model_lists_the_known_ones(tmp_path):
@@ -213,3 +216,80 @@ def test_secrets_come_from_the_environment_or_a_file_and_from_nowhere_else(tmp_p
     for reference in ("s3cret", "env:", f"file:{tmp_path}", f"file:{tmp_path}/binary"):
         with pytest.raises(SettingError):
             secret(reference)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "database_url: robot:hunter2@host/db",
+        "database_url: 'post gres://robot:hunter2@host/db'",
+        "database_url: 'postgresql://robot:hunter2@host/d b'",
+        "channels: [{id: x, kind: webhook, url: 'ftp://u:hunter2@h'}]",
+        "channels: [{id: x, kind: webhook, url: 'https://h/hunter2 x'}]",
+        "channels: [{id: x, kind: webhook, url: hunter2}]",
+    ],
+)
+def test_an_address_that_cannot_be_used_is_not_repeated_in_the_error(tmp_path, line):
+    """It may hold credentials; the place is enough to find it."""
+    with pytest.raises(SourceError, match=r"3:\d+: .*\(not shown\)") as caught:
+        load(tmp_path, f"firebreak: 1\nmodels: []\n{line}")
+    assert "hunter2" not in str(caught.value)
+
+
+GUARDED = """\
+firebreak: 1
+{}
+models:
+  - {{id: chat, path: models/chat, archive: archive, reference: /srv/reference}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "message"),
+    [
+        ("home: models/chat", "2:7", "home '{}/models/chat' lies inside the path of model 'chat'"),
+        ("home: models/chat/a/../state", "2:7", "lies inside the path of"),
+        ("home: archive/state", "2:7", "lies inside the archive of"),
+        ("home: link/state", "2:7", "lies inside the path of"),
+        ("home: /srv/reference", "2:7", "lies inside the reference of"),
+        ("database_url: sqlite:///models/chat/x.db", "2:15", "database '{}/models/chat/x.db' lies"),
+        ("database_url: sqlite:////srv/reference/x.db?timeout=9", "2:15", "lies inside the refere"),
+        ("channels: [{id: log, kind: file, path: archive/log}]", "2:40", "channel 'log' '{}/arch"),
+    ],
+)
+def test_nothing_of_our_own_may_lie_in_a_model(tmp_path, line, place, message):
+    """Keys, incidents or messages in a model would change what is watched, and be shipped."""
+    (tmp_path / "models" / "chat").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("models/chat")
+    with pytest.raises(SourceError) as caught:
+        load(tmp_path, GUARDED.format(line))
+    assert str(caught.value).startswith(f"{tmp_path}/firebreak.yaml:{place}: ")
+    assert message.format(tmp_path) in str(caught.value)
+
+
+def test_a_home_in_a_model_is_refused_wherever_it_comes_from(tmp_path):
+    """From the environment, or by default because the model is the inventory's own folder."""
+    text = "firebreak: 1\n" + MODEL
+    for settings in (
+        {"home": tmp_path / "models" / "chat"},
+        {"database_url": f"sqlite:///{tmp_path}/models/chat/x.db"},
+    ):
+        with pytest.raises(SourceError, match=r"yaml:4:11: .* lies inside the path of model"):
+            load(tmp_path, text, **settings)
+    with pytest.raises(SourceError, match=r"yaml:4:11: home .* lies inside"):
+        load(tmp_path, text.replace("models/chat", "."))
+
+
+def test_a_model_that_is_a_link_is_guarded_where_it_leads(tmp_path):
+    """The path as written and the path behind the link are the same model."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "chat").symlink_to("../real")
+    with pytest.raises(SourceError, match="lies inside the path of"):
+        load(tmp_path, "firebreak: 1\nhome: real/state\n" + MODEL)
+
+
+def test_our_places_may_lie_beside_a_model_and_a_model_in_home(tmp_path):
+    """A name that only begins alike is another folder."""
+    load(tmp_path, "firebreak: 1\nhome: models/chat-state\n" + MODEL)
+    load(tmp_path, "firebreak: 1\nhome: models\n" + MODEL)

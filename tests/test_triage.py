@@ -9,7 +9,7 @@ from firebreak.errors import SourceError
 from firebreak.incidents.case import Case
 from firebreak.inventory import Model, Target
 from firebreak.records import Finding, FindingType, Severity
-from firebreak.triage import assess, named_playbook, playbook_for
+from firebreak.triage import assess, is_about_model, named_playbook, playbook_for
 from playbook_cases import PLAYBOOKS, SMALL, finding, make_case
 
 PLAIN = "playbook: {}\nversion: 1\ntitle: t\ntriggers: [{}]\nsteps:\n- {{id: a, flow: triage}}\n"
@@ -137,3 +137,14 @@ def test_findings_of_every_type_can_be_assessed(tmp_path: Path) -> None:
         for kind in FindingType
     )
     assert set(assess(case).types) == {kind.value for kind in FindingType}
+
+
+def test_only_the_environment_is_no_model(tmp_path: Path) -> None:
+    """A model that left the inventory still was one; one may also be named `environment`."""
+    case = make_case(tmp_path)
+    incident, _ = case.store.open_incident("environment", "test", {})
+    environment = replace(case, id=incident)
+    assert is_about_model(case)
+    assert is_about_model(replace(case, inventory=replace(case.inventory, models=())))
+    assert not is_about_model(environment)
+    assert is_about_model(with_models(environment, own=Model("environment", tmp_path, "")))

@@ -226,3 +226,21 @@ def test_no_bytes_whatever_raise_anything_but_a_source_error(raw):
         parse_yaml(raw, "f.yaml").plain()
     except SourceError as error:
         assert str(error).startswith("f.yaml")  # noqa: PT017 - both outcomes are right
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('a: "x\\ud800"', "f.yaml:1:4: a: U+D800 is half a character"),
+        ('a: ["x", "\\uDFFF"]', "f.yaml:1:10: a[1]: U+DFFF is half a character"),
+        ('"k\\ud800": 1', "f.yaml:1:1: a key: U+D800 is half a character"),
+    ],
+)
+def test_half_a_character_is_refused_at_its_place(text, message):
+    """It cannot be written as UTF-8: not into a database, a file name or a message."""
+    assert refused(text).startswith(message)
+
+
+def test_a_whole_character_beyond_the_first_plane_is_text():
+    """Written as itself or with eight digits."""
+    assert node('"\\U0001F600 \U0001f600"').text() == "\U0001f600 \U0001f600"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from firebreak.checks.hashing import FileDigest, Problem, Progress, Tree, scan, scan_strict
 from firebreak.errors import BaselineError, ModelPathError, SealError
+from firebreak.evidence.plain_file import read_plain
 from firebreak.incidents.case import open_sealer
 from firebreak.inventory import Inventory, Model
 from firebreak.records import Finding, FindingType, Json, Severity, now, printable, timestamp
@@ -130,23 +131,36 @@ def save_baseline(inventory: Inventory, baseline: Baseline) -> None:
         os.fsync(stream.fileno())
     if place.exists():
         stamp = baseline.created.replace(":", "")
-        place.with_name(f"{baseline.model}.until-{stamp}.dsse.json").write_bytes(place.read_bytes())
+        _keep(place, place.with_name(f"{baseline.model}.until-{stamp}.dsse.json"))
     part.replace(place)
+
+
+def _keep(place: Path, kept: Path) -> None:
+    """Copy a baseline aside; what is no plain file (a FIFO, a folder) is moved there unread."""
+    try:
+        old, _ = read_plain(place, MAX_SEALED_BYTES)
+    except OSError:
+        place.rename(kept)
+    else:
+        kept.write_bytes(old)
 
 
 def load_baseline(inventory: Inventory, model_id: str) -> Baseline | None:
     """The sealed baseline of a model; None when nobody made one.
 
     Raises:
-        SealError: it was changed, belongs to another model, or another key sealed it.
+        SealError: it was changed, belongs to another model, another key sealed it, or it is no
+            plain file that can be read.
+        KeyFileError: the evidence key is gone.
     """
     place = baseline_path(inventory, model_id)
     try:
-        if place.stat().st_size > MAX_SEALED_BYTES:
-            raise SealError(str(place), f"larger than {MAX_SEALED_BYTES} bytes")
-        sealed = json.loads(place.read_bytes())
+        raw, _ = read_plain(place, MAX_SEALED_BYTES)
+        sealed = json.loads(raw)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise SealError(str(place), f"cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise SealError(str(place), f"not JSON: {error}") from error
     record = open_sealer(inventory).open("baseline", sealed, str(place))

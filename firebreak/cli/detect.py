@@ -1,13 +1,18 @@
 """`firebreak detect`: check once, or keep watching."""
 
 import argparse
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from firebreak.cli.output import ExitCode, Output, add_common, inventory_of
 
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from firebreak.detection import Summary
+    from firebreak.inventory import Inventory
     from firebreak.records import Finding
 
 
@@ -32,8 +37,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(args: argparse.Namespace, output: Output) -> ExitCode:
     """Check once or watch."""
-    from firebreak.communication.alerts import alert_all
-    from firebreak.detection import detect
+    from firebreak.detection import check_all
 
     inventory = inventory_of(args)
     if args.watch:
@@ -41,16 +45,13 @@ def run(args: argparse.Namespace, output: Output) -> ExitCode:
     chosen = [inventory.model(m) for m in args.models] or inventory.models
     total = sum(_size(model.path) for model in chosen)
     with output.progress("checking", total) as progress:
-        summary = detect(
-            inventory, args.models, progress=progress, on_critical=alert_all(inventory)
-        )
-    _report(output, summary)
+        summary = check_all(inventory, args.models, progress=progress)
+    _finish(output, inventory, summary)
     return ExitCode.FINDINGS if summary.findings else ExitCode.CLEAN
 
 
 def _watch(args: argparse.Namespace, output: Output) -> ExitCode:
-    from firebreak.communication.alerts import alert_all
-    from firebreak.detection import detect
+    from firebreak.detection import check_all
     from firebreak.inventory import load_inventory
     from firebreak.watch import Watch
 
@@ -60,63 +61,105 @@ def _watch(args: argparse.Namespace, output: Output) -> ExitCode:
 
     def check() -> int:
         fresh = load_inventory()
-        summary = detect(fresh, args.models, on_critical=alert_all(fresh))
-        _report(output, summary)
+        summary = check_all(fresh, args.models)
+        _finish(output, fresh, summary)
         return len(summary.findings)
+
+    def complain(error: Exception) -> None:
+        output.error(
+            str(error) or type(error).__name__,
+            "Trying again after a pause.",
+            getattr(error, "__notes__", ()),
+        )
 
     watch = Watch(
         check,
         inventory.check_interval.total_seconds(),
-        on_error=lambda error: output.error(
-            str(error) or type(error).__name__,
-            "Trying again after a pause.",
-            getattr(error, "__notes__", ()),
-        ),
+        on_error=lambda error: _show(sys.stderr, lambda: complain(error)),
     )
-    output.line(
-        f"watching {len(inventory.models)} models every "
-        f"{inventory.check_interval.total_seconds():g} s; stop with SIGTERM or Ctrl-C"
-    )
+    seconds = f"{inventory.check_interval.total_seconds():g} s"
+    hello = f"watching {len(inventory.models)} models every {seconds}; stop with SIGTERM or Ctrl-C"
+    _show(sys.stdout, lambda: output.line(hello))
     counters = watch.run()
-    output.data(counters)
-    output.line(", ".join(f"{name} {count}" for name, count in counters.items()))
+    goodbye = ", ".join(f"{name} {count}" for name, count in counters.items())
+    _show(sys.stdout, lambda: output.data(counters))
+    _show(sys.stdout, lambda: output.line(goodbye))
     return ExitCode.CLEAN
 
 
-def _report(output: Output, summary: "Summary") -> None:
-    """Print the outcome and start what is due; a server that is away hides no finding."""
-    print_summary(output, summary)
+def _finish(output: Output, inventory: "Inventory", summary: "Summary") -> None:
+    """Start what is due, then print the outcome, then alert; none of them keeps back the next.
+
+    Raises:
+        Exception: the first thing that failed, of the check or here; the others in its notes.
+    """
+    from firebreak.communication.alerts import alert_new
+
     started: list[dict[str, str]] = []
-    try:
-        started = _start(output)
-    finally:
+    lines: list[tuple[str, str]] = []
+    failed: list[Exception] = []
+
+    def report() -> None:
+        print_summary(output, summary)
+        for text, style in lines:
+            output.line(text, style)
         output.data({**summary.to_json(), "started": started})
 
+    stages: tuple[Callable[[], None], ...] = (
+        lambda: _start(inventory, started, lines),
+        lambda: _show(sys.stdout, report),
+        lambda: alert_new(inventory, summary.recorded, summary.unrecorded),
+    )
+    for stage in stages:
+        try:
+            stage()
+        except Exception as error:  # noqa: BLE001 - raised below, when the other stages are done
+            failed.append(error)
+    summary.raise_errors(failed)
 
-def _start(output: Output) -> list[dict[str, str]]:
-    """Start due responses on the Prefect server; without one, say what waits."""
-    from firebreak.inventory import load_inventory
+
+def _show(stream: "TextIO", write: Callable[[], None]) -> None:
+    """Write; when the reader has gone, go on and say nothing more."""
+    try:
+        write()
+    except BrokenPipeError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def _start(
+    inventory: "Inventory", started: list[dict[str, str]], lines: list[tuple[str, str]]
+) -> None:
+    """Start due responses on the Prefect server; without one, say what waits.
+
+    Args:
+        inventory: says whether responses start by themselves.
+        started: gets each response as it is started, those before a failure too.
+        lines: gets what to tell people, each a text and its style.
+    """
     from firebreak.prefect_bridge import playbook_folder, start_response
     from firebreak.response import due_responses
     from firebreak.settings import load_settings
 
-    started = []
-    for due in due_responses(load_inventory(), playbook_folder()):
+    for due in due_responses(inventory, playbook_folder()):
         if load_settings().prefect_api_url is None:
-            output.line(f"{due.incident} waits: firebreak respond {due.incident}", "medium")
+            lines.append((f"{due.incident} waits: firebreak respond {due.incident}", "medium"))
             continue
         run = start_response(due.incident, due.playbook, "firebreak")
-        output.line(f"started {due.playbook} for {due.incident}: run {run}")
+        lines.append((f"started {due.playbook} for {due.incident}: run {run}", ""))
         started.append({"incident": due.incident, "playbook": due.playbook, "run": run})
-    return started
 
 
 def print_summary(output: Output, summary: "Summary") -> None:
     """The outcome of a full check, for people."""
-    print_findings(output, summary.findings)
+    if summary.findings or not summary.errors:  # what could not be checked is not clean
+        print_findings(output, summary.findings)
     for recorded in summary.recorded:
         what = "opened" if recorded.opened else f"{len(recorded.new)} new findings in"
         output.line(f"{what} {recorded.incident} ({recorded.subject})", "high")
+    if summary.unrecorded:
+        output.line(f"{len(summary.unrecorded)} findings could not be recorded", "critical")
 
 
 def print_findings(output: Output, findings: "Sequence[Finding]") -> None:

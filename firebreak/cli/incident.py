@@ -161,7 +161,8 @@ def run_verify(args: argparse.Namespace, output: Output) -> ExitCode:
 
     path = Path(args.incident)
     key = load_sealer(args.key) if args.key else None
-    if path.is_file():
+    stored = not path.is_file()
+    if not stored:
         report = verify_bundle(path, key)
     elif path.suffix == ".tar" or "/" in args.incident:
         raise BundleError(str(path), "there is no such file")
@@ -172,15 +173,17 @@ def run_verify(args: argparse.Namespace, output: Output) -> ExitCode:
                 report.incident, f"sealed by key {report.key_id}, not by {key.key_id}"
             )
     output.data(report.to_json())
-    _print_report(output, report)
+    _print_report(output, report, stored)
     return ExitCode.CLEAN
 
 
-def _print_report(output: Output, report: "BundleReport") -> None:
+def _print_report(output: Output, report: "BundleReport", stored: bool) -> None:
     output.line(f"{report.incident}: {report.entries} entries, chain intact, head {report.head}")
     output.line(f"{report.evidence} pieces of evidence and {report.checkpoints} sealed heads fit")
     if report.signer_proven:
         output.line(f"sealed by key {report.key_id}", "clean")
+    elif stored:
+        output.line("not sealed yet: no head of this journal bears a signature", "medium")
     else:
         output.line(
             f"signer unproven: the bundle brings its own key {report.key_id}; "

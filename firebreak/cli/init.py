@@ -55,7 +55,11 @@ def run(args: argparse.Namespace, output: Output) -> ExitCode:
     except FileExistsError as error:
         problem, fix = "exists already and is never overwritten", "name another with --inventory"
         raise SourceError(str(file), problem, fix) from error
-    sealer = open_sealer(inventory)
+    try:
+        sealer = open_sealer(inventory)
+    except BaseException:
+        file.unlink()  # an inventory without its key would keep the next `init` from making one
+        raise
     output.data(
         {
             "inventory": str(inventory.file),

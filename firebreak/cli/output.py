@@ -21,6 +21,7 @@ STYLES = {
     "medium": "yellow",
     "low": "dim",
     "held": "bold red",
+    "failed": "bold red",
     "waiting": "bold yellow",
     "recovered": "green",
     "open": "red",

@@ -1,6 +1,7 @@
 """Channels: a folder of messages, and webhooks. Delivering the same message twice is harmless.
 
-No error names a channel's URL or secret: the path of a chat webhook is itself a secret.
+No error names a channel's URL or secret: the path of a chat webhook is itself a secret. Whatever is
+wrong with one channel is a `ChannelError`, so that it stops neither the caller nor other channels.
 """
 
 import hashlib
@@ -9,6 +10,8 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,9 +19,10 @@ from urllib.parse import urlsplit
 import requests
 
 from firebreak.communication.templates import Message
-from firebreak.errors import ChannelError
+from firebreak.containment.reach import DirectSession, within
+from firebreak.errors import ChannelError, SettingError
 from firebreak.inventory import Channel
-from firebreak.records import Finding, Json, now, printable, timestamp
+from firebreak.records import Finding, Json, Severity, now, printable, timestamp
 from firebreak.settings import secret
 
 ATTEMPTS = 3
@@ -45,13 +49,18 @@ class Delivery:
 
 
 def deliver(channel: Channel, delivery: Delivery) -> Json:
-    """Deliver over one channel.
+    """Deliver over one channel; a webhook has `timeout_s` for each of three attempts.
 
     Returns: a receipt: `{"file": …}` or `{"status": …, "attempts": …}`.
 
     Raises:
         ChannelError: it could not be delivered; the error holds no secret and no URL path.
     """
+    with _only_channel_errors(channel):
+        return _deliver(channel, delivery)
+
+
+def _deliver(channel: Channel, delivery: Delivery) -> Json:
     if channel.kind == "file":
         return _to_folder(channel, delivery)
     message = delivery.message
@@ -75,12 +84,35 @@ def alert(channel: Channel, finding: Finding) -> Json:
         ChannelError: it could not be delivered.
     """
     text = f"[{finding.severity.value.upper()}] {finding.type.value}: {finding.message}"
-    if channel.kind == "file":
-        subject = f"{finding.severity.value}: {finding.type.value}"
-        message = Message(subject, text, "alert", "security and ML platform teams", None)
-        return _to_folder(channel, Delivery(finding.key[:32], "", finding.severity.value, message))
-    body: Json = {"text": text, "severity": finding.severity.value}
-    return _post(channel, body, finding.key[:32], ALERT_TIMEOUT_S)
+    subject = f"{finding.severity.value}: {finding.type.value}"
+    return announce(channel, finding.severity, subject, text, finding.key[:32])
+
+
+def announce(
+    channel: Channel, severity: Severity, subject: str, text: str, delivery_id: str
+) -> Json:
+    """Send a short text at once, as `alert` does.
+
+    Raises:
+        ChannelError: it could not be delivered.
+    """
+    with _only_channel_errors(channel):
+        if channel.kind == "file":
+            message = Message(subject, text, "alert", "security and ML platform teams", None)
+            return _to_folder(channel, Delivery(delivery_id, "", severity.value, message))
+        body: Json = {"text": text, "severity": severity.value}
+        return _post(channel, body, delivery_id, ALERT_TIMEOUT_S)
+
+
+@contextmanager
+def _only_channel_errors(channel: Channel) -> Iterator[None]:
+    """Turn every failure into a ChannelError with its kind only: its text may hold the URL."""
+    try:
+        yield
+    except ChannelError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one channel's settings must not stop detection
+        raise ChannelError(channel.id, f"cannot be used: {type(error).__name__}") from None
 
 
 def _to_folder(channel: Channel, delivery: Delivery) -> Json:
@@ -124,14 +156,12 @@ def _post(channel: Channel, body: Json, delivery_id: str, timeout_s: float) -> J
             time.sleep(BACKOFF_S * 2 ** (attempt - 2))
         try:
             status = _send_once(channel, data, delivery_id, timeout_s)
-        except requests.Timeout:
+        except (requests.Timeout, TimeoutError):
             problem = f"did not answer within {timeout_s:g} s"
             continue
         except requests.ConnectionError:
             problem = "cannot be reached"
             continue
-        except requests.RequestException as error:
-            raise ChannelError(channel.id, f"cannot be used: {type(error).__name__}") from None
         if 200 <= status < 300:
             return {"status": status, "attempts": attempt}
         problem = f"answered {status}"
@@ -145,8 +175,28 @@ def _post(channel: Channel, body: Json, delivery_id: str, timeout_s: float) -> J
 
 def _send_once(channel: Channel, data: bytes, delivery_id: str, timeout_s: float) -> int:
     """One attempt; its status. The answer's body is not read."""
-    if channel.url is None:
+    url, headers = channel.url, _headers(channel, data, delivery_id)
+    if url is None:
         raise ChannelError(channel.id, "has no url")
+
+    def post() -> int:
+        with (
+            DirectSession() as session,
+            session.post(
+                url,
+                data=data,
+                headers=headers,
+                timeout=timeout_s,
+                allow_redirects=False,
+                stream=True,
+            ) as response,
+        ):
+            return response.status_code
+
+    return within(timeout_s, post)
+
+
+def _headers(channel: Channel, data: bytes, delivery_id: str) -> dict[str, str]:
     headers = {
         "Content-Type": "application/json; charset=utf-8",
         "User-Agent": "firebreak",
@@ -154,19 +204,24 @@ def _send_once(channel: Channel, data: bytes, delivery_id: str, timeout_s: float
         "X-Firebreak-Timestamp": timestamp(now()),
     }
     if channel.secret is not None:
-        key = secret(channel.secret)
-        if key is None:
-            raise ChannelError(channel.id, f"its secret {channel.secret} is not set")
-        headers["X-Firebreak-Signature"] = signature(key, headers["X-Firebreak-Timestamp"], data)
-    with requests.post(
-        channel.url,
-        data=data,
-        headers=headers,
-        timeout=timeout_s,
-        allow_redirects=False,
-        stream=True,
-    ) as response:
-        return response.status_code
+        headers["X-Firebreak-Signature"] = signature(
+            _key(channel, channel.secret), headers["X-Firebreak-Timestamp"], data
+        )
+    return headers
+
+
+def _key(channel: Channel, reference: str) -> str:
+    try:
+        key = secret(reference)
+    except SettingError:
+        # Not the reference itself: one of neither form may be the secret.
+        kind = reference.partition(":")[0]
+        named = reference if kind in ("env", "file") else "reference"
+        problem = f"its secret {printable(named)} cannot be used: expected a set env:NAME or a "
+        raise ChannelError(channel.id, f"{problem}readable file:/path") from None
+    if key is None:
+        raise ChannelError(channel.id, f"its secret {reference} is not set")
+    return key
 
 
 def signature(key: str, moment: str, data: bytes) -> str:

@@ -31,7 +31,7 @@ def tick_incident(case: Case, playbooks: Path, moment: datetime | None = None) -
         return []
     playbook = named_playbook(seen.playbook, playbooks)
     happened = _gates(case, playbook, moment) + _deadlines(case, playbook, moment)
-    if seen.status in ("responding", "waiting", "held") and _update_is_due(case, moment):
+    if seen.status in ("responding", "waiting", "held", "failed") and _update_is_due(case, moment):
         with working_on(f"update-{moment:%Y%m%dT%H%M}"):
             send(case, "stakeholder_update")
         happened.append({"incident": case.id, "what": "update", "step": ""})

@@ -62,6 +62,21 @@ def probe(case: Case, target: Target, driver: Driver | None = None) -> Probe:
     return seen
 
 
+def no_targets(case: Case) -> Json:
+    """What containing a model without targets comes to, journaled as a probe that proves nothing.
+
+    Returns: as the result of containing its targets, with the reason under `unproven`.
+    """
+    why = without_targets(case)
+    case.append("containment.probed", Probe(case.subject, Exposure.UNPROVEN, why).to_json())
+    return {"targets": [], "probes": [], "proven": 0, "unproven": why}
+
+
+def without_targets(case: Case) -> str:
+    """The sentence on a model that the inventory gives no target."""
+    return f"the inventory lists no target for {case.subject}; isolate it by hand"
+
+
 def plan_for(case: Case, target: Target, mode: Mode) -> Json:
     """What containing a target would do, for people to read; never raises, never changes anything.
 

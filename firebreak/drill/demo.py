@@ -134,7 +134,7 @@ def _follow(stage: Stage, case: Case, url: str) -> str:
             _show(stage, entries, shown)
             shown, quiet_since = len(entries), time.monotonic()
         seen = view(entries)
-        if seen.status.value in ("held", "recovered", "closed"):
+        if seen.status.value in ("held", "failed", "recovered", "closed"):
             return seen.status.value
         standing = seen.question
         if standing and standing["digest"] != asked and _is_shown(entries, standing):
@@ -173,17 +173,21 @@ def _answer(stage: Stage, case: Case, question: Json, link: str) -> None:
         typed = stage.console.input(f"\n[bold]{by}[/bold], approve? \\[y/n] ").strip().lower()
         decision = "approve" if typed in ("y", "yes") else "reject"
         reason = stage.console.input("Reason: ").strip() or f"demo: {decision}"
-    taken = answer_gate(
-        case,
-        question,
-        decision=decision,
-        by=by,
-        reason=reason,
-        digest=question["digest"],
-        playbooks=playbook_folder(),
-    )
-    wake(case, step, {"decision": decision, "approver": by, "reason": reason})
-    stage.say(taken.why, "green" if decision == "approve" else "red")
+    answer = {"decision": decision, "approver": by, "reason": reason}
+    try:
+        why = answer_gate(
+            case,
+            question,
+            decision=decision,
+            by=by,
+            reason=reason,
+            digest=question["digest"],
+            playbooks=playbook_folder(),
+        ).why
+    except ApprovalError as error:  # new findings came meanwhile: the run asks anew once woken
+        why, decision = str(error), "refused"
+    wake(case, step, answer)
+    stage.say(why, "green" if decision == "approve" else "red")
 
 
 def _conclude(stage: Stage, world: World, case: Case, before: Json, status: str) -> int:

@@ -43,7 +43,8 @@ class BundleReport:
         evidence: number of evidence blobs, all with their digests.
         checkpoints: sealed heads inside the journal that fit the chain.
         key_id: key that sealed it.
-        signer_proven: the key was given by the caller; else only the bundle vouches for itself.
+        signer_proven: of a bundle: the key was given by the caller; else only the bundle vouches
+            for itself. Of a stored incident: its journal holds a head sealed by the key.
     """
 
     incident: str
@@ -167,7 +168,13 @@ def verify_stored(case: Case) -> BundleReport:
         for _chunk in case.blobs.read(digest):
             pass
     return BundleReport(
-        case.id, len(entries), entries[-1].hash, len(digests), checkpoints, sealer.key_id, True
+        case.id,
+        len(entries),
+        entries[-1].hash,
+        len(digests),
+        checkpoints,
+        sealer.key_id,
+        checkpoints > 0,
     )
 
 

@@ -8,10 +8,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from firebreak.errors import KeyFileError
 from firebreak.evidence.redaction import redact
 from firebreak.incidents.blobs import Blobs
 from firebreak.incidents.journal import Entry, verify_chain
-from firebreak.incidents.store import Store
+from firebreak.incidents.store import Store, holds_seals
 from firebreak.inventory import Inventory, Model, load_inventory
 from firebreak.records import Finding, Json, canonical, printable
 from firebreak.sealing import Sealer, create_key, load_sealer
@@ -84,7 +85,8 @@ class Case:
     def add_findings(self, findings: Iterable[Finding]) -> list[Finding]:
         """Journal the findings that the incident does not hold yet, and return those.
 
-        Two detectors that see the same thing at the same time journal it once.
+        Two detectors that see the same thing at the same time journal it once. The head is sealed
+        after them, and with it the entry that opened the incident.
         """
         entries = self.entries()
         known, last = _finding_keys(entries), entries[-1]
@@ -100,7 +102,8 @@ class Case:
                 break
             fresh = list(self.store.entries(self.id, after=last.seq))
             known, last = known | _finding_keys(fresh), fresh[-1]
-        if any(entry.seq % CHECKPOINT_EVERY == 0 for entry in added):
+        # What opened the incident and what was found is sealed before anybody acts on it.
+        if added or not any(entry.kind == "journal.checkpoint" for entry in entries):
             self.checkpoint()
         return list(new.values())
 
@@ -204,9 +207,32 @@ def open_case(incident: str, inventory: Inventory | None = None, actor: str = "f
 
 
 def open_sealer(inventory: Inventory) -> Sealer:
-    """The installation's sealing key, created on first use. Raises: KeyFileError."""
-    create_key(inventory.evidence_key)
-    return load_sealer(inventory.evidence_key)
+    """The installation's sealing key, created on first use.
+
+    Raises:
+        KeyFileError: it cannot be used, or it is gone while something that it sealed is there.
+    """
+    key = inventory.evidence_key
+    # Asked again after the traces: whoever made the first trace had made the key before.
+    if not key.exists() and (trace := _trace_of_key(inventory)) and not key.exists():
+        raise KeyFileError(
+            str(key),
+            f"the evidence key is gone; restore it from a backup to this place ({trace} is there; "
+            "`keys:` does not name this key)",
+        )
+    create_key(key)
+    return load_sealer(key)
+
+
+def _trace_of_key(inventory: Inventory) -> str:
+    """What shows that this installation had an evidence key already; empty when nothing does."""
+    public = inventory.evidence_key.with_suffix(".pub")
+    if public.exists():
+        return str(public)
+    baselines = inventory.home / "baselines"
+    if baselines.is_dir() and (kept := next(baselines.glob("*.dsse.json"), None)):
+        return str(kept)
+    return "a sealed incident" if holds_seals(inventory.database_url) else ""
 
 
 class working_on:  # noqa: N801 - reads as a sentence: with working_on("isolate"):

@@ -2,8 +2,8 @@
 
 An entry is `{seq, prev, time, actor, kind, body}`. Its hash is sha256 over the canonical JSON
 (RFC 8785) of the entry; `prev` is the hash of the entry before it. Editing, dropping, inserting or
-swapping entries breaks the chain at that place. Cutting the tail off does not: signed checkpoints
-inside the chain and exported bundles are for that.
+swapping entries breaks the chain at that place. Cutting the tail off does not: the head that the
+store keeps apart, signed checkpoints inside the chain and exported bundles are for that.
 """
 
 import hashlib

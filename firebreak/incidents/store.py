@@ -2,7 +2,8 @@
 
 Appending is optimistic: `(incident, seq)` is unique, so of two writers at the same place one is
 told and tries the next place; the chain cannot fork. One incident per subject can be open at a
-time, by a unique index: two detectors that see the same thing open one incident.
+time, by a unique index: two detectors that see the same thing open one incident. The newest head
+is kept in the incident's row, in the transaction that appends: a journal that was cut ends early.
 """
 
 import random
@@ -15,14 +16,17 @@ from pathlib import Path
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     Engine,
     Index,
     Integer,
     MetaData,
+    Row,
     String,
     Table,
     Text,
+    and_,
     create_engine,
     event,
     insert,
@@ -40,9 +44,11 @@ from firebreak.errors import (
 )
 from firebreak.incidents.journal import Entry, next_entry
 from firebreak.records import Json, canonical, now, timestamp
+from firebreak.settings import database_file
 
 APPEND_ATTEMPTS = 64
 BUSY_TIMEOUT_S = 30.0
+_CHECKPOINT = '%"kind":"journal.checkpoint"%'  # as canonical JSON has it
 
 _metadata = MetaData()
 _incidents = Table(
@@ -52,6 +58,8 @@ _incidents = Table(
     Column("subject", String(160), nullable=False),
     Column("opened_at", String(32), nullable=False),
     Column("closed_at", String(32)),
+    Column("head_seq", Integer, nullable=False),
+    Column("head_hash", String(64), nullable=False),
 )
 Index(
     "one_open_incident_per_subject",
@@ -67,6 +75,16 @@ _entries = Table(
     Column("seq", Integer, primary_key=True, autoincrement=False),
     Column("hash", String(64), nullable=False),
     Column("entry", Text, nullable=False),
+)
+
+
+_listed = (_incidents.c.id, _incidents.c.subject, _incidents.c.opened_at, _incidents.c.closed_at)
+_stored = (
+    _incidents.c.head_seq,
+    _incidents.c.head_hash,
+    _entries.c.seq,
+    _entries.c.hash,
+    _entries.c.entry,
 )
 
 
@@ -89,6 +107,10 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         try:
+            make_url(url)
+        except (SQLAlchemyError, ValueError):  # its words repeat a password that stands for a port
+            raise StoreError(_shown(url), "expected one such as sqlite:///path.db") from None
+        try:
             self._engine = _connect(url)
         except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise StoreError(_shown(url), _reason(error)) from error
@@ -109,7 +131,11 @@ class Store:
                 with self._database() as db:
                     db.execute(
                         insert(_incidents).values(
-                            id=incident, subject=subject, opened_at=timestamp(moment)
+                            id=incident,
+                            subject=subject,
+                            opened_at=timestamp(moment),
+                            head_seq=first.seq,
+                            head_hash=first.hash,
                         )
                     )
                     db.execute(insert(_entries).values(_row(incident, first)))
@@ -137,14 +163,14 @@ class Store:
 
     def incidents(self) -> list[IncidentRow]:
         """All incidents, newest first."""
-        query = select(_incidents).order_by(_incidents.c.opened_at.desc(), _incidents.c.id)
+        query = select(*_listed).order_by(_incidents.c.opened_at.desc(), _incidents.c.id)
         with self._database() as db:
             return [IncidentRow(*row) for row in db.execute(query)]
 
     def incident(self, incident: str) -> IncidentRow:
         """One incident. Raises: UnknownIncidentError."""
         with self._database() as db:
-            row = db.execute(select(_incidents).where(_incidents.c.id == incident)).one_or_none()
+            row = db.execute(select(*_listed).where(_incidents.c.id == incident)).one_or_none()
         if row is None:
             raise UnknownIncidentError(incident, self.place)
         return IncidentRow(*row)
@@ -157,6 +183,7 @@ class Store:
         Raises:
             UnknownIncidentError: no such incident.
             JournalContendedError: other writers took every place tried.
+            JournalCorruptError: the journal was cut, or its end does not verify.
         """
         for attempt in range(APPEND_ATTEMPTS):
             entry = next_entry(self.last(incident), actor, kind, body, time_)
@@ -173,6 +200,9 @@ class Store:
         For writers whose entries depend on everything before them.
 
         Returns: the entries; None when somebody else's stands there already.
+
+        Raises:
+            JournalCorruptError: `last` is not the head that was written last.
         """
         entries: list[Entry] = []
         for body in bodies:
@@ -182,9 +212,23 @@ class Store:
     def _insert(self, incident: str, entries: Sequence[Entry]) -> bool:
         if not entries:
             return True
+        first, last = entries[0], entries[-1]
+        advance = (
+            update(_incidents)
+            .where(
+                _incidents.c.id == incident,
+                _incidents.c.head_seq == first.seq - 1,
+                _incidents.c.head_hash == first.prev,
+            )
+            .values(head_seq=last.seq, head_hash=last.hash)
+        )
         try:
             with self._database() as db:
                 db.execute(insert(_entries), [_row(incident, entry) for entry in entries])
+                if db.execute(advance).rowcount != 1:  # the place was free, yet was written before
+                    raise JournalCorruptError(
+                        incident, first.seq, f"entry {first.seq - 1} is not the head written last"
+                    )
         except IntegrityError:
             return False
         return True
@@ -194,18 +238,23 @@ class Store:
 
         Raises:
             UnknownIncidentError: no such incident.
-            JournalCorruptError: a stored entry is not JSON, or not what its hash column says.
+            JournalCorruptError: a stored entry is not JSON, or not what its hash column says; or,
+                after the last entry, the journal ends elsewhere than where writing ended.
         """
-        self.incident(incident)
-        query = (
-            select(_entries.c.seq, _entries.c.hash, _entries.c.entry)
-            .where(_entries.c.incident == incident, _entries.c.seq > after)
-            .order_by(_entries.c.seq)
-        )
+        rows = self._rows(incident, _entries.c.seq > after)
+        head_seq, head_hash = rows[0][:2]
+        end, digest = after, None
+        for _, _, seq, stored, raw in rows:
+            if seq is not None:
+                yield _parse(incident, seq, stored, raw)
+                end, digest = seq, stored
+        _check_end(incident, end, digest, head_seq, head_hash)
+
+    def sealed_heads(self) -> bool:
+        """Whether any journal holds a head that the installation's key sealed."""
+        query = select(_entries.c.seq).where(_entries.c.entry.like(_CHECKPOINT)).limit(1)
         with self._database() as db:
-            rows = db.execute(query).all()
-        for seq, digest, raw in rows:
-            yield _parse(incident, seq, digest, raw)
+            return db.execute(query).first() is not None
 
     @property
     def place(self) -> str:
@@ -225,17 +274,53 @@ class Store:
 
     def last(self, incident: str) -> Entry:
         """The newest entry. Raises: UnknownIncidentError, JournalCorruptError."""
+        ((head_seq, head_hash, seq, stored, raw),) = self._rows(incident, newest=True)
+        if seq is None:
+            _check_end(incident, -1, None, head_seq, head_hash)
+        entry = _parse(incident, seq, stored, raw)
+        _check_end(incident, seq, stored, head_seq, head_hash)
+        return entry
+
+    def _rows(
+        self, incident: str, *conditions: ColumnElement[bool], newest: bool = False
+    ) -> Sequence[Row[tuple[int, str, int | None, str, str]]]:
+        """The head and the entries of one moment, by one statement; one row when none fits."""
+        joined = _incidents.outerjoin(
+            _entries, and_(_entries.c.incident == _incidents.c.id, *conditions)
+        )
+        query = select(*_stored).select_from(joined).where(_incidents.c.id == incident)
         query = (
-            select(_entries.c.seq, _entries.c.hash, _entries.c.entry)
-            .where(_entries.c.incident == incident)
-            .order_by(_entries.c.seq.desc())
-            .limit(1)
+            query.order_by(_entries.c.seq.desc()).limit(1)
+            if newest
+            else query.order_by(_entries.c.seq)
         )
         with self._database() as db:
-            row = db.execute(query).one_or_none()
-        if row is None:
+            rows = db.execute(query).all()
+        if not rows:
             raise UnknownIncidentError(incident, self.place)
-        return _parse(incident, *row)
+        return rows
+
+
+def holds_seals(url: str) -> bool:
+    """Whether a store, which is not made by asking, holds a sealed head. Raises: StoreError."""
+    file = database_file(url)
+    return (file is None or file.exists()) and Store(url).sealed_heads()
+
+
+def _check_end(
+    incident: str, end: int, digest: str | None, head_seq: object, head_hash: object
+) -> None:
+    """Refuse an empty journal, and one that does not end at the head that was written last."""
+    if end < 0 or end != head_seq:  # SQLite keeps any value in any column
+        problem = f"ends at {end}" if end >= 0 else "is empty"
+        written = str(head_seq + 1 if isinstance(head_seq, int) else head_seq)[:16]
+        raise JournalCorruptError(
+            incident, end + 1, f"the journal {problem}, {written} were written"
+        )
+    if digest is not None and digest != head_hash:
+        raise JournalCorruptError(
+            incident, end, f"hashes to {digest[:16]}, written last was {str(head_hash)[:16]}"
+        )
 
 
 def _shown(url: str) -> str:

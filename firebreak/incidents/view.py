@@ -6,6 +6,13 @@ from dataclasses import dataclass, replace
 from firebreak.incidents.journal import Entry
 from firebreak.records import IncidentStatus, Json, Severity
 
+ENDS = {  # how a response ended -> how the incident then stands
+    "completed": IncidentStatus.RECOVERED,
+    "failed": IncidentStatus.FAILED,
+    "held": IncidentStatus.HELD,
+    "closed": IncidentStatus.CLOSED,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class IncidentView:
@@ -15,7 +22,7 @@ class IncidentView:
         question: body of the gate question that stands, None when nobody is asked.
         playbook: name of the started playbook, None before the response.
         run: Prefect flow run id of the last start, None outside Prefect.
-        reason: why it is held, empty when it is not.
+        reason: why it is held or failed, empty when it is neither.
         approvers: who has approved the standing question so far.
     """
 
@@ -72,7 +79,7 @@ def _facts(seen: IncidentView, entry: Entry) -> IncidentView:
         case "evidence.collected":
             return replace(seen, evidence=seen.evidence + 1)
         case "incident.closed":
-            return replace(seen, status=IncidentStatus.CLOSED, ended_at=entry.time)
+            return replace(seen, status=IncidentStatus.CLOSED, ended_at=entry.time, question=None)
     return seen
 
 
@@ -102,7 +109,7 @@ def _response(seen: IncidentView, entry: Entry) -> IncidentView:
                 question=None,
                 ended_at=entry.time,
                 reason="" if done else reason,
-                status=IncidentStatus.RECOVERED if done else IncidentStatus.HELD,
+                status=ENDS.get(body["status"], IncidentStatus.HELD),
             )
     return seen
 

@@ -142,6 +142,9 @@ def _decision(entry: Entry) -> Decision:
 def _unproven(entries: list[Entry], decisions: tuple[Decision, ...]) -> Iterator[str]:
     for event in timeline(e for e in entries if e.kind in ("evidence.failed", "evidence.waived")):
         yield event.text
+    for finding in _findings(entries):
+        if finding.message.startswith("unproven: "):
+            yield finding.message.removeprefix("unproven: ")
     for entry in entries:
         if entry.kind == "evidence.collected" and entry.body.get("note"):
             yield f"Evidence {entry.body.get('name')}: {entry.body['note']}"

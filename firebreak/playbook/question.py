@@ -69,6 +69,7 @@ def _planned(question: Json, style: _Style) -> list[str]:
 def _rules(question: Json, style: _Style) -> list[str]:
     people = ", ".join(question["people"]) or "nobody in the inventory holds the role"
     return [
+        *_unanswerable(question, style),
         f"{_fill(style.strong, 'Who may answer')}: {people}; {question['quorum']} needed, "
         f"not {style.safe(question['initiator'])}, who started it.",
         "",
@@ -76,6 +77,23 @@ def _rules(question: Json, style: _Style) -> list[str]:
         f"{question['otherwise']}.",
         "",
         f"Digest of this decision: {_fill(style.code, question['digest'])}",
+    ]
+
+
+def _unanswerable(question: Json, style: _Style) -> list[str]:
+    """Said plainly when too few people may answer; the initiator never counts."""
+    able, needed = set(question["people"]) - {question["initiator"]}, question["quorum"]
+    if len(able) >= needed:
+        return []
+    roles = " or ".join(style.safe(role) for role in question["ask"])
+    add = f"add a person with role {roles}"
+    if able:
+        text = f"too few people in the inventory can answer this: {add}"
+    else:
+        text = f"nobody in the inventory can answer this: {add}"
+    return [
+        f"{_fill(style.strong, text)}; only {len(able)} of {needed} needed people can.",
+        "",
     ]
 
 

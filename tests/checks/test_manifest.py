@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from firebreak.checks import manifest
 from firebreak.checks.hashing import FileDigest, Problem, Tree, scan
 from firebreak.checks.manifest import (
     Baseline,
@@ -20,11 +21,13 @@ from firebreak.checks.manifest import (
     look,
     save_baseline,
 )
+from firebreak.detection import detect
 from firebreak.errors import BaselineError, ModelPathError, SealError, UnsafeFileError
 from firebreak.records import FindingType, Severity
 from firebreak.sealing import create_key
 
 T = FindingType
+LIMIT = 1 << 16  # bytes of a sealed baseline, in one test
 
 
 def seen(world) -> list[tuple[FindingType, Severity, str]]:
@@ -235,6 +238,40 @@ def test_a_damaged_baseline_file_is_refused(world, raw):
     baseline_path(world.inventory, "chat").write_bytes(raw)
     with pytest.raises(SealError, match=r"chat\.dsse\.json"):
         load_baseline(world.inventory, "chat")
+
+
+def put_in_place(place: Path, how: str) -> None:
+    """Something else in a baseline's place."""
+    content = place.read_bytes()
+    place.unlink()
+    if how == "fifo":
+        os.mkfifo(place)
+    elif how == "folder":
+        place.mkdir()
+    elif how == "link":
+        place.with_name("real").write_bytes(content)
+        place.symlink_to("real")
+    else:
+        with place.open("wb") as stream:
+            stream.truncate(LIMIT + 1)
+
+
+@pytest.mark.parametrize("how", ["fifo", "folder", "link", "too large"])
+def test_what_is_no_plain_file_in_a_baselines_place_is_refused_and_can_be_replaced(
+    world, how, monkeypatch
+):
+    """Detection goes on with a finding instead of hanging; --replace moves the thing aside."""
+    monkeypatch.setattr(manifest, "MAX_SEALED_BYTES", LIMIT)
+    world.baseline("chat")
+    place = baseline_path(world.inventory, "chat")
+    put_in_place(place, how)
+    with pytest.raises(SealError, match=r"chat\.dsse\.json: cannot be read"):
+        load_baseline(world.inventory, "chat")
+    (found,) = detect(world.inventory, ["chat"]).findings
+    assert (found.type, found.severity) == (T.BASELINE_INVALID, Severity.CRITICAL)
+    model = world.inventory.model("chat")
+    made = create_baseline(world.inventory, model, by="ana", reason="again", replace=True)
+    assert load_baseline(world.inventory, "chat") == made
 
 
 def test_the_baseline_of_another_model_is_refused(world):

@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from firebreak.checks.manifest import baseline_path
 
 CREATE = ("baseline", "create", "chat", "--by", "ana", "--reason", "release 1.0")
@@ -87,3 +89,47 @@ def test_an_unknown_model_lists_the_known_ones(cli):
         ran = cli(*command)
         assert ran.code == 2
         assert "unknown model 'nosuch'; the inventory lists: chat, fraud" in ran.err
+
+
+def test_a_stranger_cannot_give_trust(cli, world):
+    """Exit 2 with the people of the inventory; without any listed, any name is taken."""
+    by = ("baseline", "create", "chat", "--by", "stranger", "--reason", "release")
+    ran = cli(*by)
+    assert (ran.code, "unknown person 'stranger'" in ran.err, "ana" in ran.err) == (2, True, True)
+    assert not baseline_path(world.inventory, "chat").exists()
+    world.file.write_text(world.file.read_text().partition("people:")[0])
+    assert cli(*by).code == 0
+
+
+@pytest.mark.parametrize("how", ["changed", "missing", "unexpected", "unreadable"])
+def test_tampered_weights_are_not_made_trusted_while_their_incident_is_open(cli, world, how):
+    """Exit 2, naming the incident; also when the old baseline was removed. Closing allows it."""
+    cli(*CREATE)
+    weights = world.chat / "weights.safetensors"
+    if how == "unexpected":
+        (world.chat / "payload.py").write_text("x")
+    else:
+        weights.unlink()
+    if how == "changed":
+        weights.write_bytes(b"x")
+    elif how == "unreadable":
+        os.mkfifo(weights)
+    assert cli("detect").code == 1
+    incident = world.incident().id
+    before = baseline_path(world.inventory, "chat").read_bytes()
+    ran = cli(*CREATE, "--replace")
+    assert (ran.code, incident in ran.err) == (2, True)
+    assert f"firebreak incident close {incident}" in ran.err
+    assert baseline_path(world.inventory, "chat").read_bytes() == before
+    baseline_path(world.inventory, "chat").unlink()
+    assert cli(*CREATE).code == 2
+    assert cli("incident", "close", incident, "--by", "ana", "--reason", "a release").code == 0
+    if how == "unreadable":
+        weights.unlink()
+    assert cli(*CREATE).code == 0
+
+
+def test_an_incident_about_a_missing_baseline_does_not_refuse_it(cli, world):
+    """Making one is how that incident ends."""
+    assert cli("detect").code == 1
+    assert cli(*CREATE).code == 0

@@ -141,7 +141,8 @@ def test_a_store_that_cannot_be_opened_is_one_json_error_for_every_command(cli, 
     world.file.write_text(world.file.read_text() + "database_url: nosuch://robot:hunter2@x/db\n")
     ran = cli(*arguments, "--json")
     assert ran.code == 2
-    assert "incident store nosuch://robot:***@x/db: Can't load plugin" in ran.error["error"]
+    told = json.loads(ran.err)["error"]  # detect prints what it saw as well
+    assert "incident store nosuch://robot:***@x/db: Can't load plugin" in told
     assert not (world.root / ".firebreak" / "baselines").exists()
 
 
@@ -213,7 +214,10 @@ def test_arguments_that_are_not_utf_8_end_in_a_message(world):
     ran = run_in(world, "detect", "--inventory", b"\xff.yaml", "--json")
     assert ran.returncode == 2
     assert "cannot be read" in json.loads(ran.stderr)["error"]
-    by = ("--by", b"\xff", "--reason", "é".encode())
+    refused = run_in(world, *create, "chat", "--by", b"\xff", "--reason", "checked", env=ascii_only)
+    assert refused.returncode == 2
+    assert b"unknown person" in refused.stderr
+    by = ("--by", "ana", "--reason", b"\xff" + "é".encode())
     ran = run_in(world, *create, "chat", *by, "--json", env=ascii_only)
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert json.loads(ran.stdout)["files"] == 3

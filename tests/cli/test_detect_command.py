@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 
 import pytest
 
+from firebreak.cli import detect as command
+from firebreak.communication import alerts
 from firebreak.errors import ServerError
 from firebreak.incidents.store import Store
 
@@ -66,16 +69,19 @@ def test_a_missing_model_path_is_named_with_its_place(cli, world):
     shutil.rmtree(world.chat)
     ran = cli("detect", "--json")
     assert ran.code == 2
-    assert ran.error["error"].startswith(f"{world.file}:6:11: model path")
-    assert "1 new findings in INC-" in ran.error["notes"][0]
-    assert "also: 0 new findings" in cli("detect").err
+    error = json.loads(ran.err)
+    assert error["error"].startswith(f"{world.file}:6:11: model path")
+    assert "1 new findings in INC-" in error["notes"][0]
+    assert [f["evidence"]["file"] for f in ran.data["findings"]] == ["payload.py"]
+    again = cli("detect")
+    assert "also: 0 new findings" in again.err
+    assert "payload.py" in again.out
 
 
 def test_a_server_that_is_away_hides_no_finding(cli, world, monkeypatch):
     """The findings are printed, then the error: exit 2, and both streams are JSON."""
-    from firebreak.cli import detect as command
 
-    def away(_output):
+    def away(*_arguments):
         raise ServerError("http://127.0.0.1:1", "cannot be reached")
 
     monkeypatch.setattr(command, "_start", away)
@@ -85,6 +91,74 @@ def test_a_server_that_is_away_hides_no_finding(cli, world, monkeypatch):
     assert ran.code == 2
     assert ran.data["total_findings"] == 1
     assert "cannot be reached" in json.loads(ran.err)["error"]
+
+
+def corrupt_journals(world):
+    with sqlite3.connect(world.inventory.home / "firebreak.db") as db:
+        db.execute("update entries set entry = '{' where seq = 1")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_corrupt_journal_hides_no_finding_and_no_alert(cli, world, monkeypatch, as_json):
+    """The new finding is printed and alerted, then the journal's error: exit 2."""
+    alerted = []
+    monkeypatch.setattr(alerts, "alert", lambda _channel, finding: alerted.append(finding.message))
+    add_webhook(world)
+    world.baseline()
+    (world.chat / "payload.py").write_text("x")
+    cli("detect")
+    corrupt_journals(world)
+    (world.chat / "weights.safetensors").write_text("evil")
+    ran = cli("detect", *(["--json"] if as_json else []))
+    assert ran.code == 2
+    assert "weights.safetensors differs" in ran.out
+    assert "journal of INC-" in ran.err
+    assert alerted == ["chat: weights.safetensors differs from its baseline"]
+    if as_json:
+        assert (ran.data["incident_detected"], ran.data["unrecorded_findings"]) == (True, 2)
+        assert "journal of INC-" in ran.data["errors"][0]
+
+
+def add_webhook(world):
+    world.file.write_text(
+        world.file.read_text()
+        + "channels:\n  - {id: hook, kind: webhook, url: 'http://127.0.0.1:9/'}\n"
+    )
+
+
+def test_responses_start_before_anything_is_printed_or_alerted(cli, world, monkeypatch):
+    """Neither a reader that has gone nor a receiver that hangs delays a response."""
+    order = []
+    add_webhook(world)
+    monkeypatch.setattr(command, "_start", lambda *_: order.append("start"))
+    monkeypatch.setattr(command, "print_summary", lambda *_: order.append("print"))
+    monkeypatch.setattr(alerts, "alert", lambda *_: order.append("alert"))
+    world.baseline()
+    (world.chat / "weights.safetensors").write_text("evil")
+    assert cli("detect").code == 1
+    assert order == ["start", "print", "alert"]
+
+
+def test_a_watch_whose_reader_has_gone_keeps_watching(world):
+    """As with `| head -1`: later findings still open an incident, and nothing dies."""
+    world.baseline()
+    daemon = watch(world)
+    try:
+        assert "watching 2 models" in daemon.stdout.readline()
+        daemon.stdout.close()
+        (world.chat / "payload.py").write_text("x")
+        store, deadline = Store(world.inventory.database_url), time.monotonic() + 20
+        while store.open_incident_of("chat") is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        (world.fraud / "payload.py").write_text("x")
+        while store.open_incident_of("fraud") is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert store.open_incident_of("fraud") is not None
+        daemon.terminate()
+        assert daemon.wait(timeout=20) == 0
+        assert daemon.stderr.read() == ""
+    finally:
+        daemon.kill()
 
 
 def watch(world, *arguments: str) -> "subprocess.Popen[str]":

@@ -34,7 +34,7 @@ def test_an_open_incident_is_listed_and_shown(cli, case):
     for name in (case.id, "chat"):
         shown = cli("incident", "show", name, "--json")
         assert (shown.code, shown.data["id"]) == (1, case.id)
-        assert [e["seq"] for e in shown.data["journal"]] == [0, 1, 2]
+        assert [e["seq"] for e in shown.data["journal"]] == [0, 1, 2, 3]
     assert "weights differ" in cli("incident", "show", "chat").out
 
 
@@ -107,6 +107,27 @@ def test_a_stored_incident_verifies_where_it_is(cli, case):
     """Exit 0 and the head of its chain."""
     ran = cli("incident", "verify", case.id, "--json")
     assert (ran.code, ran.data["head"]) == (0, case.entries()[-1].hash)
+
+
+def test_an_incident_without_a_sealed_head_is_said_to_be_unsealed(cli, world, case):
+    """`sealed by key` is said only where a signature was verified."""
+    world.incident("fraud")
+    assert "not sealed yet" in cli("incident", "verify", world.incident("fraud").id).out
+    ran = cli("incident", "verify", case.id)
+    assert ("sealed by key" in ran.out, "not sealed yet" in ran.out) == (True, False)
+
+
+@pytest.mark.parametrize("seq", [0, 1, 3])
+def test_a_journal_that_was_cut_or_emptied_is_an_error(cli, case, world, seq):
+    """Exit 2 for every command that reads it; no traceback."""
+    with sqlite3.connect(world.inventory.home / "firebreak.db") as db:
+        db.execute("delete from entries where seq >= ?", (seq,))
+    for action in ("show", "export", "verify"):
+        ran = cli("incident", action, case.id, "--json")
+        assert ran.code == 2
+        assert "4 were written" in ran.error["error"]
+    listed = cli("incident", "list", "--json")
+    assert (listed.code, json.loads(listed.out)[0]["status"]) == (2, "corrupt")
 
 
 def test_a_corrupted_journal_is_an_error_that_names_the_entry(cli, case, world):

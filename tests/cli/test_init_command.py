@@ -59,7 +59,7 @@ def test_a_dangling_link_is_not_written_through(cli, world):
     ("config", "message"),
     [
         ('{"models": [\n {"id": }\n]}', "config.json:2:9: not JSON"),
-        ('{"alert_webhook": "nowhere"}', "alert_webhook is 'nowhere'"),
+        ('{"alert_webhook": "nowhere"}', "alert_webhook is (not shown)"),
         (
             '{"models": [{"id": "a", "path": "x"}, {"id": "a", "path": "y"}]}',
             "has two paths",
@@ -77,6 +77,19 @@ def test_a_configuration_that_cannot_be_used_leaves_nothing_behind(cli, world, c
     assert not (world.root / ".firebreak").exists()
     (world.root / "config.json").write_text("{}")
     assert cli("init", "--from", "config.json").code == 0
+
+
+def test_an_inventory_whose_key_cannot_be_made_is_taken_back(cli, world):
+    """Exit 2, and once the cause is gone the same command works."""
+    world.file.unlink()
+    home = world.root / ".firebreak"
+    home.mkdir()
+    (home / "keys").write_text("in the way")
+    ran = cli("init")
+    assert (ran.code, "Traceback" in ran.err) == (2, False)
+    assert not world.file.exists()
+    (home / "keys").unlink()
+    assert cli("init").code == 0
 
 
 def test_a_missing_configuration_is_named(cli, world):

@@ -1,5 +1,6 @@
 """Channels and sending, against a real HTTP receiver."""
 
+import contextlib
 import http.server
 import json
 import socket
@@ -242,3 +243,68 @@ def test_an_alert_is_text_and_severity(receiver: Receiver) -> None:
     receiver.answers = [404]
     with pytest.raises(ChannelError, match=r"chat.*404"):
         alert(webhook(receiver), finding())
+
+
+@pytest.fixture
+def drip() -> Iterator[str]:
+    """The URL of a server that sends a byte of its headers every 50 ms and never ends."""
+    stop = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def feed(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not stop.wait(0.05):
+                connection.sendall(b"a")
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # closed below
+            while True:
+                threading.Thread(target=feed, args=listener.accept()[:1], daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/s3cret"
+    stop.set()
+    listener.close()
+
+
+def test_a_server_that_drips_bytes_ends_in_the_timeout(
+    drip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte is in time for the socket; the attempt as a whole is not."""
+    monkeypatch.setattr(channels, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(channels, "ALERT_TIMEOUT_S", 0.3)
+    start = time.monotonic()
+    with pytest.raises(ChannelError, match="did not answer within") as caught:
+        alert(Channel("chat", "webhook", url=drip), finding())
+    assert time.monotonic() - start < 3
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"secret": "file:/tmp"},
+        {"secret": "k3y-in-the-wrong-place"},
+        {"url": f"http://{'a' * 70}.example/s3cret"},
+        {"url": f"http://{'a' * 300}/s3cret"},
+        {"url": "http://[::1/s3cret"},
+        {"url": "gopher://x/s3cret"},
+        {"url": None},
+        {"kind": "file", "path": Path("/tmp/a\0b")},
+    ],
+)
+def test_every_wrong_setting_of_a_channel_is_a_channel_error(
+    tmp_path: Path, receiver: Receiver, more: dict[str, Any]
+) -> None:
+    """It is journaled, the other channels get the message, and nothing secret is told."""
+    bad = Channel(**{"id": "bad", "kind": "webhook", "url": receiver.url, "timeout_s": 1.0} | more)
+    with pytest.raises(ChannelError) as caught:
+        alert(bad, finding())
+    case = make_case(tmp_path, (bad, Channel("folder", "file", path=tmp_path / "out")))
+    result = send(case, "initial_alert")
+    assert result["sent"] == ["folder"]
+    assert [b["channel"] for b in kinds(case, "message.failed")] == ["bad"]
+    told = f"{caught.value} {[e.to_json() for e in case.entries()]}"
+    assert "s3cret" not in told
+    assert "k3y" not in told

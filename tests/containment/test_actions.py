@@ -11,6 +11,7 @@ from firebreak.containment.actions import (
     bring_back,
     contain,
     contained,
+    no_targets,
     plan_for,
     probe,
     receipts,
@@ -19,6 +20,7 @@ from firebreak.containment.driver import Exposure, Mode, Plan, Probe, Receipt
 from firebreak.errors import ContainmentError
 from firebreak.incidents.case import Case, working_on
 from firebreak.inventory import Target
+from firebreak.investigation.summary import summarise
 
 TARGET = Target("lab://chat")
 OTHER = Target("lab://other")
@@ -244,3 +246,14 @@ def test_an_unknown_scheme_is_a_containment_error(case: Case) -> None:
     with pytest.raises(ContainmentError, match=r"known: .*docker://"):
         contain(case, Target("ssh://host"), Mode.REVERSIBLE)
     assert actions.receipts(case, Target("ssh://host")) == []
+
+
+def test_a_model_without_targets_is_journaled_as_unproven(case: Case) -> None:
+    """Nothing was contained; the report says so, and no time of containment is claimed."""
+    done = no_targets(case)
+    assert (done["targets"], done["probes"], done["proven"]) == ([], [], 0)
+    assert done["unproven"] == "the inventory lists no target for chat; isolate it by hand"
+    assert [b["exposure"] for b in bodies(case, "containment.probed")] == ["unproven"]
+    summary = summarise(case)
+    assert any("isolate it by hand" in text for text in summary.unproven)
+    assert (summary.status, summary.times["contained_at"]) == ("open, not contained", None)

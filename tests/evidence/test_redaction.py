@@ -31,6 +31,20 @@ from firebreak.records import canonical
         "-----BEGIN RSA PRIVATE KEY-----\nSECRET\n-----END RSA PRIVATE KEY-----",
         "AWS_SECRET_ACCESS_KEY=SECRET",
         "HF_TOKEN=SECRET",
+        "ENCRYPTION_KEY=SECRET",
+        "SIGNING_KEY=SECRET",
+        "curl -u admin:SECRET https://hub/x",
+        "curl --user 'admin:SECRET SECRET' https://hub/x",
+        "https://hooks.slack.com/services/T0/B0/SECRET",
+        "GET /bucket?X-Amz-Signature=SECRET&x=1",
+        "https://blob/x?sv=1&sig=SECRET%3D",
+        "sig=SECRETSECRETSECRETSECRET",
+        "sk_live_SECRETSECRET",
+        "https://user:pa/SECRET@host/x",
+        "postgres://u:p@SECRET@h/db",
+        r'{"token": "a\"SECRET", "x": 1}',
+        r"{\"token\": \"SECRET\", \"x\": 1}",
+        'password="SECRET cut off',
     ],
 )
 def test_a_secret_is_masked(text):
@@ -50,6 +64,9 @@ def test_a_secret_is_masked(text):
         "https://hub.example/models/x?rev=3",
         "task-1234567890 disk-1234567890",
         "2026-01-02T03:04:05Z GET /health 200",
+        "docker run -u 1000:1000 serving",
+        "http://host:8080/a/@scope/x",
+        "sort_key=a primary_key=b sig=9",
         "",
     ],
 )
@@ -64,6 +81,21 @@ def test_option_and_value_may_be_two_arguments():
     assert redact_arguments(arguments) == ["serve", "--hf-token", MASK, "--port", "80"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "masked"),
+    [
+        (["x", "--token=", "abc"], ["x", "--token=", MASK]),
+        (["curl", "-u", "admin:hunter2"], ["curl", "-u", f"admin:{MASK}"]),
+        (["/usr/bin/curl", "-uadmin:hunter2"], ["/usr/bin/curl", f"-uadmin:{MASK}"]),
+        (["sh", "-c", "curl -u a:hunter2 x"], ["sh", "-c", f"curl -u a:{MASK} x"]),
+        (["docker", "run", "-u", "1000:1000"], ["docker", "run", "-u", "1000:1000"]),
+    ],
+)
+def test_a_password_is_masked_in_an_argument_list(arguments, masked):
+    """Also after an option that ends in `=`, and behind the user name of curl."""
+    assert redact_arguments(arguments) == masked
+
+
 def test_masking_twice_is_masking_once():
     """What is masked stays readable as masked."""
     once = redact("--token abc --password=x Bearer abcdefgh https://u:p@h/")
@@ -75,6 +107,9 @@ def test_a_long_hostile_line_is_masked_in_linear_time():
     assert redact("pass-" * 20_000)
     assert redact("tokentoken" * 10_000)
     assert redact("a://" * 20_000)
+    assert redact("x://u:" * 20_000)
+    assert redact('token="' * 20_000)
+    assert redact("-u a" * 20_000)
 
 
 def test_foreign_values_become_journal_json():

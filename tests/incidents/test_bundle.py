@@ -75,7 +75,7 @@ def test_an_exported_bundle_verifies_without_any_database(case, bundle, world):
     shutil.rmtree(world.inventory.home)
     report = verify_bundle(bundle, key)
     assert (report.entries, report.head) == (len(entries), entries[-1].hash)
-    assert (report.evidence, report.checkpoints, report.signer_proven) == (2, 1, True)
+    assert (report.evidence, report.checkpoints, report.signer_proven) == (2, 2, True)
     assert not world.inventory.home.exists()
 
 
@@ -360,12 +360,16 @@ def test_a_corrupted_journal_is_not_exported(case, tmp_path):
 def test_the_journal_of_another_incident_in_its_place_is_found(case, world):
     """A whole foreign chain, valid in itself, does not stand in for this incident's."""
     other = world.incident("fraud")
-    case.checkpoint()
     with sqlite3.connect(world.inventory.home / "firebreak.db") as db:
         db.execute("delete from entries where incident = ?", (other.id,))
         db.execute(
             "insert into entries select ?, seq, hash, entry from entries where incident = ?",
             (other.id, case.id),
+        )
+        db.execute(
+            "update incidents set (head_seq, head_hash) = "
+            "(select head_seq, head_hash from incidents where id = ?) where id = ?",
+            (case.id, other.id),
         )
     with pytest.raises(BundleError, match=f"seals the journal of {case.id}, not {other.id}"):
         verify_stored(other)
@@ -375,5 +379,11 @@ def test_a_stored_incident_verifies_where_it_is(case):
     """The same proof without exporting: chain, sealed heads and every blob."""
     case.checkpoint()
     report = verify_stored(case)
-    assert (report.incident, report.evidence, report.checkpoints) == (case.id, 2, 1)
-    assert report.head == case.entries()[-1].hash
+    assert (report.incident, report.evidence, report.checkpoints) == (case.id, 2, 2)
+    assert (report.head, report.signer_proven) == (case.entries()[-1].hash, True)
+
+
+def test_a_stored_incident_without_a_sealed_head_has_no_proven_signer(world):
+    """No signature was made over anything yet, so none is claimed."""
+    report = verify_stored(world.incident("fraud"))
+    assert (report.checkpoints, report.signer_proven) == (0, False)

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from firebreak.errors import ContainmentError, UnknownIncidentError
+from firebreak.errors import ContainmentError, KeyFileError, UnknownIncidentError
 from firebreak.incidents import case as case_module
-from firebreak.incidents.case import Case, open_case, working_on
+from firebreak.incidents.case import Case, open_case, open_sealer, working_on
 from firebreak.incidents.store import Store
 from small_world import SmallWorld, tampered
 
@@ -204,3 +204,58 @@ def test_an_unknown_incident_does_not_open(world):
     Store(world.inventory.database_url)
     with pytest.raises(UnknownIncidentError):
         open_case("INC-0", world.inventory)
+
+
+def test_findings_are_followed_by_a_sealed_head(world):
+    """What opened the incident and what was found is under seal; nothing new adds nothing."""
+    case = world.incident()
+    case.add_findings([tampered()])
+    assert [e.kind for e in case.entries()] == [
+        "incident.opened",
+        "finding.added",
+        "journal.checkpoint",
+    ]
+    assert case.add_findings([tampered()]) == []
+    assert len(case.entries()) == 3
+
+
+def test_opening_alone_is_sealed_by_the_next_look(world):
+    """A detector that died between opening and its findings leaves nothing unsealed for ever."""
+    case = world.incident()
+    assert case.add_findings([]) == []
+    assert case.entries()[-1].kind == "journal.checkpoint"
+
+
+@pytest.mark.parametrize("trace", ["public key", "baseline", "sealed incident"])
+def test_an_evidence_key_that_is_gone_is_not_replaced_in_silence(world, trace):
+    """A new key would call all that the old one sealed a forgery, or hide that it was."""
+    key = world.inventory.evidence_key
+    if trace == "baseline":
+        world.baseline("chat")
+    elif trace == "sealed incident":
+        world.incident().checkpoint()
+    else:
+        open_sealer(world.inventory)
+    kept = key.read_bytes()
+    key.unlink()
+    if trace != "public key":
+        key.with_suffix(".pub").unlink()
+    with pytest.raises(KeyFileError, match="the evidence key is gone; restore it from a backup"):
+        open_sealer(world.inventory)
+    assert not key.exists()
+    key.write_bytes(kept)
+    assert open_sealer(world.inventory).key_id
+
+
+def test_an_incident_opened_before_there_was_a_key_does_not_keep_it_from_being_made(world):
+    """The first check of a new installation opens an incident and then seals it."""
+    case = world.incident()
+    case.append("note", {})
+    assert case.checkpoint().kind == "journal.checkpoint"
+    assert (world.inventory.home / "keys" / "evidence.pub").is_file()
+
+
+def test_asking_for_the_key_makes_no_database(world):
+    """`firebreak init` makes a key, and the store is made by the first incident."""
+    open_sealer(world.inventory)
+    assert not (world.inventory.home / "firebreak.db").exists()

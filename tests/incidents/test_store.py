@@ -181,6 +181,62 @@ def test_a_moved_or_missing_row_is_found(tmp_path, statement, entry):
     assert caught.value.args[1] == entry
 
 
+CUTS = [
+    ("delete from entries where seq > 1", "entry 2: the journal ends at 1, 4 were written"),
+    ("delete from entries", "entry 0: the journal is empty, 4 were written"),
+    ("update incidents set head_seq = 1", "entry 4: the journal ends at 3, 2 were written"),
+    ("update incidents set head_seq = 'x'", "entry 4: the journal ends at 3, x were written"),
+    ("update incidents set head_hash = 7", "entry 3: hashes to .*, written last was 7"),
+    ("update incidents set head_hash = 'aa'", "entry 3: hashes to .*, written last was aa"),
+]
+
+
+@pytest.mark.parametrize(("statement", "problem"), CUTS)
+def test_a_journal_that_was_cut_or_emptied_is_found_by_readers_and_writers(
+    tmp_path, statement, problem
+):
+    """The newest head is kept apart: a shorter chain, valid in itself, is not the journal."""
+    store = Store(url(tmp_path))
+    incident, _ = store.open_incident("chat", "test", {})
+    for n in range(3):
+        store.append(incident, "test", "note", {"n": n})
+    with sqlite3.connect(tmp_path / "state" / "firebreak.db") as db:
+        db.execute(statement)
+    for use in (
+        lambda: list(store.entries(incident)),
+        lambda: store.last(incident),
+        lambda: store.append(incident, "test", "note", {}),
+    ):
+        with pytest.raises(JournalCorruptError, match=problem):
+            use()
+
+
+def test_an_emptied_journal_is_found_though_its_kept_head_was_edited_too(tmp_path):
+    """Every incident has at least the entry that opened it."""
+    store = Store(url(tmp_path))
+    incident, _ = store.open_incident("chat", "test", {})
+    with sqlite3.connect(tmp_path / "state" / "firebreak.db") as db:
+        db.execute("delete from entries")
+        db.execute("update incidents set head_seq = -1")
+    for use in (lambda: list(store.entries(incident)), lambda: store.last(incident)):
+        with pytest.raises(JournalCorruptError, match="entry 0: the journal is empty"):
+            use()
+
+
+def test_a_cut_while_a_writer_holds_the_old_end_is_found(tmp_path):
+    """A writer that knows the end from before the cut, or one made up, writes nothing."""
+    store = Store(url(tmp_path))
+    incident, _ = store.open_incident("chat", "test", {})
+    (first,) = store.entries(incident)
+    store.append(incident, "test", "note", {})
+    with sqlite3.connect(tmp_path / "state" / "firebreak.db") as db:
+        db.execute("delete from entries where seq = 1")
+    with pytest.raises(JournalCorruptError, match="entry 0 is not the head written last"):
+        store.append_after(first, incident, "a", "note", [{"n": 1}])
+    with sqlite3.connect(tmp_path / "state" / "firebreak.db") as db:
+        assert db.execute("select count(*) from entries").fetchone() == (1,)
+
+
 def test_nothing_is_appended_to_a_corrupted_end(tmp_path):
     """A new entry never vouches for a damaged one."""
     store = Store(url(tmp_path))
@@ -210,6 +266,13 @@ def test_a_password_in_the_address_is_not_shown(tmp_path):
     """Errors land in logs."""
     with pytest.raises(StoreError) as caught:
         Store("nosuch://robot:hunter2@host/db")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_in_the_place_of_a_port_is_not_shown():
+    """What cannot be parsed is not repeated in the parser's words either."""
+    with pytest.raises(StoreError, match="address that is no URL") as caught:
+        Store("postgresql://robot:hunter2")
     assert "hunter2" not in str(caught.value)
 
 

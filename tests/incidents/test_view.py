@@ -1,5 +1,7 @@
 """The incident as people see it follows from its journal."""
 
+import pytest
+
 from firebreak.incidents.view import view
 from firebreak.records import IncidentStatus, Severity
 from small_world import tampered
@@ -51,3 +53,17 @@ def test_a_view_is_json(world):
     case.add_findings([tampered()])
     raw = view(case.entries()).to_json()
     assert (raw["status"], raw["severity"], raw["evidence"]) == ("open", "critical", 0)
+
+
+@pytest.mark.parametrize(
+    ("ended", "status"),
+    [("completed", "recovered"), ("held", "held"), ("failed", "failed"), ("closed", "closed")],
+)
+def test_the_end_of_a_response_is_named_as_it_was(world, ended, status):
+    """A failed response is not held: nobody's answer would move it on."""
+    case = world.incident()
+    case.append("response.started", STARTED)
+    case.append("response.ended", {"status": ended, "reasons": {"stop": "no driver"}})
+    seen = view(case.entries())
+    assert seen.status.value == status
+    assert seen.reason == ("" if ended == "completed" else "stop: no driver")

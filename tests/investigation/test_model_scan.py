@@ -1,4 +1,4 @@
-"""Dangerous files and missing signatures, found without loading anything."""
+"""Dangerous files, found without loading anything."""
 
 import os
 import pickle
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from firebreak.inventory import Model
-from firebreak.investigation.scan import is_signed, scan_model
+from firebreak.investigation.scan import scan_model
 from firebreak.records import Finding, FindingType, Severity
 
 
@@ -24,11 +24,7 @@ class Bomb:
 
 
 def look(folder: Path) -> dict[str, Finding]:
-    """The findings of a folder by file; a `.signatures` folder is added so that it is signed."""
-    signatures = folder / ".signatures"
-    signatures.mkdir(exist_ok=True)
-    (signatures / "manifest.sig").write_text("c2ln")
-    (signatures / "manifest.json").write_text("{}")
+    """The findings of a folder by file."""
     return {f.evidence["file"]: f for f in scan_model(Model("m", folder, "x"))}
 
 
@@ -153,18 +149,6 @@ def test_special_files_links_out_and_hostile_names_are_findings(tmp_path: Path) 
     assert "evil\\x1b[2J.py" in found
 
 
-def test_an_unsigned_model_is_critical_and_a_bundle_signs_it(tmp_path: Path) -> None:
-    """Empty or foreign .sig files are no signature; an OMS bundle is one."""
-    model = Model("m", tmp_path, "x")
-    (tmp_path / "w.safetensors").write_bytes(safetensors())
-    (tmp_path / "model.sig").write_bytes(b"")
-    assert [f.type for f in scan_model(model)] == [FindingType.UNSIGNED]
-    assert scan_model(model)[0].severity is Severity.CRITICAL
-    (tmp_path / "model.sig").write_text('{"mediaType": "x", "dsseEnvelope": {}}')
-    assert scan_model(model) == []
-    assert is_signed(tmp_path / "w.safetensors")
-
-
 def test_a_missing_model_is_a_finding(tmp_path: Path) -> None:
     """Nothing there to scan is not clean."""
     found = scan_model(Model("m", tmp_path / "none", "x"))
@@ -176,7 +160,7 @@ def test_a_model_of_one_file_is_scanned(tmp_path: Path) -> None:
     file = tmp_path / "model.pkl"
     file.write_bytes(pickle.dumps({}))
     types = [f.type for f in scan_model(Model("m", file, "x"))]
-    assert types == [FindingType.UNSIGNED, FindingType.DANGEROUS_FILE]
+    assert types == [FindingType.DANGEROUS_FILE]
 
 
 def test_the_signature_folder_is_no_hiding_place(tmp_path: Path) -> None:
@@ -184,3 +168,20 @@ def test_the_signature_folder_is_no_hiding_place(tmp_path: Path) -> None:
     (tmp_path / ".signatures").mkdir()
     (tmp_path / ".signatures" / "hook.py").write_text("")
     assert set(look(tmp_path)) == {".signatures/hook.py"}
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sig", "root.pem", "chain.json"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_or_program_that_poses_as_a_signature_file_is_critical(
+    tmp_path: Path, name: str, protocol: int
+) -> None:
+    """Whatever it calls itself; nothing of it runs."""
+    mark = tmp_path / "mark"
+    folder = tmp_path / "model" / ".signatures"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(pickle.dumps(Bomb(mark), protocol))
+    (folder / "key.pem").write_bytes(b"\x7fELF\x02\x01\x01")
+    found = look(tmp_path / "model")
+    assert set(found) == {f".signatures/{name}", ".signatures/key.pem"}
+    assert {f.severity for f in found.values()} == {Severity.CRITICAL}
+    assert not mark.exists()
