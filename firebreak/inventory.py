@@ -6,7 +6,7 @@ to the inventory file. docs/inventory.md shows every key.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import TypeVar
 
 from firebreak.checks.dependencies import SUBJECT
 from firebreak.errors import SourceError, UnknownModelError
-from firebreak.settings import Settings, database_file, load_settings
-from firebreak.yaml_source import ID_EXPECTED, ID_PATTERN, Fields, Node, read_yaml
+from firebreak.own_places import keep_out_of_models
+from firebreak.settings import Settings, load_settings
+from firebreak.yaml_source import ID_EXPECTED, ID_PATTERN, Node, read_yaml
 
 SCHEMES = ("file", "process", "docker")
 CHANNEL_KINDS = ("file", "webhook")
@@ -203,52 +204,8 @@ def parse_inventory(root: Node, file: Path, settings: Settings) -> Inventory:
         cosign_key=fields.get("keys", lambda n: _keys(n, base), None),
     )
     fields.done()
-    _keep_out_of_models(inventory, fields, settings)
+    keep_out_of_models(inventory, fields, settings)
     return inventory
-
-
-def _keep_out_of_models(inventory: Inventory, fields: Fields, settings: Settings) -> None:
-    """Refuse a place of our own in a model: writing there would change what is watched.
-
-    Raises: SourceError where that place is named; where the model is, when it is not in the file.
-    """
-    guarded = [
-        (model, kind, path)
-        for model in inventory.models
-        for kind in ("path", "archive", "reference")
-        if (path := getattr(model, kind)) is not None
-    ]
-    for name, place, where in _own_places(inventory, fields.node.value, settings):
-        for model, kind, path in guarded:
-            if _lies_in(place, path):
-                raise SourceError(
-                    where or model.where,
-                    f"{name} {str(place)!r} lies inside the {kind} of model {model.id!r}, "
-                    f"{str(path)!r}",
-                    "name a place outside of it",
-                )
-
-
-def _own_places(
-    inventory: Inventory, document: Mapping[str, Node], settings: Settings
-) -> Iterator[tuple[str, Path, str]]:
-    """What Firebreak writes to: name, path, and where the file says so; empty when it does not."""
-    home, database = document.get("home"), document.get("database_url")
-    yield "home", inventory.home, home.where if home and not settings.home else ""
-    if file := database_file(inventory.database_url):
-        yield "database", file, database.where if database and not settings.database_url else ""
-    nodes = document["channels"].items() if inventory.channels else []
-    for channel, node in zip(inventory.channels, nodes, strict=True):
-        if channel.kind == "file" and channel.path is not None:
-            yield f"channel {channel.id!r}", channel.path, node.value["path"].where
-
-
-def _lies_in(place: Path, folder: Path) -> bool:
-    """Whether a path is a folder or lies in it, as written or after following links."""
-    return any(
-        Path(resolve(place)).is_relative_to(resolve(folder))
-        for resolve in (os.path.abspath, os.path.realpath)
-    )
 
 
 def _model_id(node: Node) -> str:
