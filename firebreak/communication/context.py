@@ -7,7 +7,7 @@ from firebreak.incidents.case import Case
 from firebreak.investigation.recommend import recommend
 from firebreak.investigation.summary import Summary, summarise
 from firebreak.investigation.timeline import Containment, Event, between, containment, duration
-from firebreak.records import FindingType, Json, now, parse_timestamp, timestamp
+from firebreak.records import Finding, FindingType, Json, now, parse_timestamp, timestamp
 
 UNKNOWN = "unknown"
 NOT_YET = "not yet known"
@@ -61,8 +61,8 @@ def context(case: Case, **overrides: Any) -> Json:
         "detection_method": ", ".join(dict.fromkeys(f.source for f in summary.findings)) or UNKNOWN,
         "affected_models": [_model_name(summary)],
         "description": _description(summary),
-        "confirmed": _listed([f.message for f in summary.findings if f.type in CONFIRMED]),
-        "suspected": _listed([f.message for f in summary.findings if f.type not in CONFIRMED]),
+        "confirmed": _listed([f.message for f in summary.findings if _is_confirmed(f)]),
+        "suspected": _listed([f.message for f in summary.findings if not _is_confirmed(f)]),
         "containment_status": _containment(found),
         "service_impact": _service_impact(summary, found),
         "actions_taken": _listed(list(summary.actions)),
@@ -126,6 +126,11 @@ def business_days_after(moment: datetime, days: int) -> datetime:
 def _worth_telling(event: Event) -> bool:
     own = event.kind.startswith("action.") and event.text.startswith("Action send ")
     return event.kind in _TOLD and not own
+
+
+def _is_confirmed(finding: Finding) -> bool:
+    """Whether bytes or signatures show it; a signature nobody could verify shows nothing."""
+    return finding.type in CONFIRMED and finding.evidence.get("verdict") != "unverifiable"
 
 
 def _listed(texts: list[str]) -> list[str]:

@@ -147,7 +147,7 @@ def recommend(findings: Iterable[Finding], model: Model | None) -> list[Recommen
         findings: of the incident.
         model: the affected one, None when the incident is about the environment.
     """
-    types = {f.type for f in findings}
+    types = {f.type for f in findings if not _spares_the_key(f)}
     unsigned = FindingType.UNSIGNED in types
     secrets = (model.secrets if model else ()) or DEFAULT_SECRETS
     always = [
@@ -173,3 +173,9 @@ def recommend(findings: Iterable[Finding], model: Model | None) -> list[Recommen
         ),
     ]
     return always + [recommendation for kinds, recommendation in _SPECIFIC if kinds & types]
+
+
+def _spares_the_key(finding: Finding) -> bool:
+    """Whether a signature finding says nothing about the key: files differ, or it is unproven."""
+    about_files = finding.evidence.get("verdict") in ("tampered", "unverifiable")
+    return finding.type is FindingType.SIGNATURE_INVALID and about_files

@@ -173,6 +173,24 @@ def test_every_finding_type_has_recommendations_with_references(kind: FindingTyp
     assert all(r.references for r in found)
 
 
+@pytest.mark.parametrize(
+    ("verdict", "exposed"),
+    [
+        ("untrusted_signer", True),
+        ("wrong_identity", True),
+        ("tampered", False),
+        ("unverifiable", False),
+    ],
+)
+def test_a_key_is_called_exposed_only_when_its_signature_is_in_doubt(
+    case: Case, verdict: str, exposed: bool
+) -> None:
+    """Files that differ from a signed manifest say nothing about the key that signed it."""
+    seen = finding(kind=FindingType.SIGNATURE_INVALID, evidence={"verdict": verdict})
+    told = " ".join(r.text for r in recommend([seen], case.model))
+    assert ("signing key as exposed" in told) is exposed
+
+
 def test_the_page_holds_no_markup_of_the_attacker(case: Case) -> None:
     """Scripts and links in names, reasons and log lines are text; nothing is loaded."""
     respond(case, HOSTILE)
