@@ -86,6 +86,6 @@ def _deadlines(case: Case, playbook: Playbook, moment: datetime) -> list[Json]:
 
 def _update_is_due(case: Case, moment: datetime) -> bool:
     entries = case.entries()
-    told = [e for e in entries if e.kind in ("message.sent", "message.failed", "message.unsent")]
+    told = [e for e in entries if e.kind in ("message.sent", "message.failed")]
     last = told[-1].time if told else entries[0].time
     return moment > parse_timestamp(last) + UPDATE_EVERY

@@ -24,7 +24,7 @@ CONFIRMED = frozenset(
 )
 _TOLD = frozenset({"finding.added", "action.finished", "action.failed", "gate.answered"}) | {
     *("incident.opened", "incident.closed", "step.failed", "gate.timed_out", "file.changed"),
-    *("response.started", "response.ended", "evidence.failed", "model.marked", "note"),
+    *("response.started", "response.ended", "evidence.failed", "note"),
 }
 
 
